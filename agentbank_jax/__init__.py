@@ -1,0 +1,3 @@
+"""agentbank-jax: trajectory tuning of language-model agents, in JAX."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,142 @@
+"""Checkpoints of the train state: asynchronous, sharded, whole or absent. With `params_store`, all that knows Orbax.
+
+A checkpoint holds the *canonical* state, so it can be restored onto another mesh and another layout, and a small
+JSON record: where the data iterator stands (one integer) and what it was reading.
+"""
+
+from collections.abc import Mapping
+import contextlib
+import pathlib
+from typing import Any
+
+from absl import logging
+from etils import epath
+import jax
+from orbax.checkpoint import v1 as ocp
+
+from agentbank_jax.errors import UserError
+from agentbank_jax.state import TrainState
+
+
+class Checkpoints:
+  """The checkpoints of one run. Use as a context manager: leaving it waits for the save in flight.
+
+  Attributes:
+    directory: holds one folder per step.
+  """
+
+  def __init__(self, directory: str | pathlib.Path, keep_last: int, keep_every: int | None):
+    """Args:
+      keep_last: how many of the newest stay.
+      keep_every: steps whose multiples stay for good, or None.
+    """
+    self.directory = epath.Path(directory)
+    policies = ocp.training.preservation_policies
+    keep = [policies.LatestN(keep_last)] + ([policies.EveryNSteps(keep_every)] if keep_every else [])
+    self._orbax = ocp.training.Checkpointer(
+        self.directory, preservation_policy=policies.AnyPreservationPolicy(keep), cleanup_tmp_directories=True)
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *_):
+    self.close()
+
+  def close(self) -> None:
+    self._orbax.close()
+
+  def steps(self) -> list[int]:
+    """Steps of the complete checkpoints, oldest first."""
+    return sorted(c.step for c in self._orbax.checkpoints)
+
+  def save(self, state: TrainState, record: Mapping[str, Any], *, wait: bool = False) -> None:
+    """Saves a canonical state under its step; returns once the arrays are copied off the devices.
+
+    Args:
+      record: JSON values, given back by `restore`.
+      wait: block until the checkpoint is complete.
+
+    Raises:
+      UserError: the disk is full or not writable, at this save or the one in flight.
+    """
+    step = int(state.step)
+    if step in self.steps():
+      return
+    with _disk_errors(self.directory):
+      parts = {"params": state.params, "optimizer": {"opt_state": state.opt_state}}
+      self._orbax.save_checkpointables_async(step, parts, force=True, custom_metadata=dict(record))
+      if wait:
+        self.wait()
+
+  def wait(self) -> None:
+    """Blocks until the save in flight is complete."""
+    with _disk_errors(self.directory):
+      self._orbax.wait()
+
+  def restore(self, abstract: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
+    """Returns the newest readable canonical state and its record, or None where there is no checkpoint.
+
+    A checkpoint that cannot be read is passed over for the one before it, and said so.
+
+    Args:
+      abstract: shapes, dtypes and shardings to restore to.
+
+    Raises:
+      UserError: a checkpoint of another shape, or checkpoints of which none can be read.
+    """
+    steps = self.steps()
+    for step in reversed(steps):
+      try:
+        metadata = self._orbax.checkpointables_metadata(step)
+        _check_shapes(abstract.params, metadata.metadata["params"], f"{self.directory / str(step)}")
+        parts = {"params": abstract.params, "optimizer": {"opt_state": abstract.opt_state}}
+        loaded = self._orbax.load_checkpointables(step, parts)
+      except UserError:
+        raise
+      except Exception as e:  # Orbax raises many kinds for a damaged checkpoint; all mean: try the one before
+        logging.warning("checkpoint %s cannot be read (%s: %s); trying the one before", self.directory / str(step),
+                        type(e).__name__, str(e).splitlines()[0] if str(e) else "")
+        continue
+      step_array = jax.device_put(jax.numpy.int32(step), abstract.step.sharding)
+      return TrainState(loaded["params"], loaded["optimizer"]["opt_state"], step_array), dict(metadata.custom_metadata or {})
+    if steps:
+      raise UserError(f"{self.directory}: none of the {len(steps)} checkpoints can be read; "
+                      "move the folder away to start from scratch")
+    return None
+
+
+def load_params(directory: str | pathlib.Path, abstract_params, step: int | None = None) -> tuple[Any, int]:
+  """Returns the canonical parameters of a run's checkpoint, and its step; the newest by default.
+
+  Raises:
+    UserError: no such checkpoint, or one of another shape.
+  """
+  with ocp.training.Checkpointer(epath.Path(directory)) as orbax:
+    steps = sorted(c.step for c in orbax.checkpoints)
+    if not steps or (step is not None and step not in steps):
+      raise UserError(f"{directory}: no checkpoint" + (f" of step {step}; there are {steps}" if steps else ""))
+    step = steps[-1] if step is None else step
+    _check_shapes(abstract_params, orbax.checkpointables_metadata(step).metadata["params"], f"{directory}/{step}")
+    return orbax.load_checkpointables(step, {"params": abstract_params})["params"], step
+
+
+def _check_shapes(abstract, metadata, where: str) -> None:
+  """Raises UserError where names or shapes differ, naming the first that does."""
+  flat = lambda tree: {".".join(str(k.key) for k in path): leaf for path, leaf in jax.tree.leaves_with_path(tree)}
+  want, have = flat(abstract), flat(metadata)
+  for name in sorted(want.keys() | have.keys()):
+    if name not in have:
+      raise UserError(f"{where} has no parameter {name}, which the model needs; is it a checkpoint of another model?")
+    if name not in want:
+      raise UserError(f"{where} has a parameter {name} that the model does not; is it a checkpoint of another model?")
+    if tuple(want[name].shape) != tuple(have[name].shape):
+      raise UserError(f"{where}: parameter {name} has shape {tuple(have[name].shape)}, the model's is "
+                      f"{tuple(want[name].shape)}; is it a checkpoint of another model?")
+
+
+@contextlib.contextmanager
+def _disk_errors(directory):
+  try:
+    yield
+  except OSError as e:
+    raise UserError(f"cannot write a checkpoint to {directory}: {e.strerror or e}") from e

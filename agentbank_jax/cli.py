@@ -1,0 +1,167 @@
+"""`agentbank VERB --config=FILE --config.key=value --workdir=DIR`. Nothing else parses flags."""
+
+from collections.abc import Sequence
+import importlib
+import pathlib
+import re
+import sys
+import time
+from typing import NamedTuple
+
+from absl import flags, logging
+
+from agentbank_jax.errors import EXIT_ERROR, EXIT_INTERRUPTED, Interrupted, UserError, did_you_mean
+
+
+class Verb(NamedTuple):
+  """What a verb does in a line, the module whose `run(config, workdir)` does it, and its config where none is given."""
+
+  what: str
+  module: str
+  config: str | None
+
+
+VERBS = {
+    "quickstart": Verb("the whole chain on this machine, in minutes: trajectories, training, evaluation, export",
+                       "agentbank_jax.quickstart", "quickstart"),
+    "import": Verb("published trajectories -> our schema, linted and counted", "data_prep.import_sources", None),
+    "pack": Verb("trajectories -> packed, loss-masked token records", "data_prep.pack", "pack"),
+    "inspect": Verb("show a record or a trajectory token by token, trained tokens coloured", "data_prep.inspect_records", "inspect"),
+    "train": Verb("tune a model on packed records; resumes where it stopped", "agentbank_jax.train", None),
+    "evaluate": Verb("play tasks with a model or an expert, and score the episodes", "agentbank_jax.evaluate.run", "evaluate"),
+    "convert": Verb("Hugging Face safetensors <-> our model folder, checked", "agentbank_jax.convert.run", "convert"),
+    "doctor": Verb("say what is installed and ready here, and how to get the rest", "agentbank_jax.doctor", "doctor"),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+  """Runs a verb and exits: 0 done, 2 an error that the message explains, 75 stopped but can go on, 130 Ctrl-C."""
+  argv = list(sys.argv if argv is None else argv)
+  sys.exit(_main(argv))
+
+
+def _main(argv: list[str]) -> int:
+  if len(argv) < 2 or argv[1] in ("-h", "--help", "help"):
+    print(_usage())
+    return 0 if len(argv) > 1 else EXIT_ERROR
+  try:
+    verb = VERBS.get(argv[1])
+    if verb is None:
+      raise UserError(f"no verb {argv[1]!r}{did_you_mean(argv[1], VERBS)}; see agentbank --help")
+    if any(arg in ("-h", "--help") for arg in argv[2:]):
+      print(_verb_usage(argv[1], verb, argv))
+      return 0
+    config, workdir = _parse(argv[1], verb, argv)
+    _run(argv[1], verb, config, workdir)
+    return 0
+  except UserError as e:
+    print(f"agentbank: error: {e}", file=sys.stderr)
+    return EXIT_ERROR
+  except Interrupted as e:
+    print(f"agentbank: {e}", file=sys.stderr)
+    return EXIT_INTERRUPTED
+  except KeyboardInterrupt:
+    print("agentbank: interrupted", file=sys.stderr)
+    return 130
+
+
+def _run(name: str, verb: Verb, config, workdir: pathlib.Path) -> None:
+  from agentbank_jax import runtime
+  from agentbank_jax.summary import write_summary
+  runtime.prepare()
+  logging.use_absl_handler()
+  logging.set_verbosity(logging.INFO if name in ("train", "quickstart") else logging.WARNING)
+  logging.set_stderrthreshold("warning")
+  started = time.monotonic()
+  try:
+    result = importlib.import_module(verb.module).run(config, workdir)
+    path = write_summary(workdir, name, config, result, time.monotonic() - started)
+  except OSError as e:  # what no verb has explained: a full disk, a folder without permission
+    raise UserError(f"{e.filename or workdir}: {e.strerror or e}") from e
+  print(f"summary: {path}")
+
+
+def _parse(name: str, verb: Verb, argv: list[str]):
+  """Returns the locked config, overrides applied, and the workdir.
+
+  Raises:
+    UserError: a flag, a file, a key or a value that is wrong; a key gets the nearest that exists.
+  """
+  default = None if verb.config is None else str(_config_path(verb.config))
+  args = [argv[0], *argv[2:]]
+  if default is None and not any(re.match(r"--?config(=|$)", a) for a in args):
+    raise UserError(f"agentbank {name} needs --config=FILE; see configs/ and agentbank {name} --help")
+  for arg in args[1:]:
+    if (match := re.match(r"--?config=(.*)", arg)) and not pathlib.Path(match[1].split(":")[0]).is_file():
+      raise UserError(f"{match[1]}: no such config file; see configs/")
+  overrides = [m for a in args if (m := re.match(r"--?config\.([^=]+)(=|$)", a))]
+  files = [a for a in args if not re.match(r"--?config\.", a)]
+  config = _flag_values(name, default, files).config
+  for override in overrides:
+    _check_key(config, override[1])
+  values = _flag_values(name, default, args)
+  return values.config, pathlib.Path(values.workdir)
+
+
+def _flag_values(name: str, default: str | None, args: list[str]) -> flags.FlagValues:
+  from ml_collections import config_flags
+  values = flags.FlagValues()
+  try:
+    config_flags.DEFINE_config_file("config", default, "the config file", lock_config=True, flag_values=values, sys_argv=args)
+    flags.DEFINE_string("workdir", f"runs/{name}", "where results go", flag_values=values)
+    rest = values(args)
+  except Exception as e:  # the config file is a program of the user's: it can raise anything
+    raise UserError(" ".join(str(e).split()) or type(e).__name__) from e
+  if rest[1:]:
+    raise UserError(f"unexpected argument {rest[1]!r}; settings are given as --config.key=value")
+  return values
+
+
+def _check_key(config, key: str) -> None:
+  """Raises UserError where `key`, such as "sources[0].path", names nothing; tells the nearest key."""
+  node, seen = config, ""
+  for part in re.findall(r"[^.\[\]]+|\[\d+\]", key):
+    if part.startswith("["):
+      if not isinstance(node, list | tuple) or int(part[1:-1]) >= len(node):
+        raise UserError(f"unknown config key {key!r}: {seen or 'config'} has no element {part}")
+      node = node[int(part[1:-1])]
+    else:
+      known = list(node.keys()) if hasattr(node, "keys") else []
+      if part not in known:
+        where = f" in {seen}" if seen else ""
+        raise UserError(f"unknown config key {key!r}: no {part!r}{where}{did_you_mean(part, known)}")
+      node = node.get_ref(part).get() if hasattr(node, "get_ref") else node[part]
+    seen += part if part.startswith("[") or not seen else f".{part}"
+
+
+def _config_path(name: str) -> pathlib.Path:
+  import configs
+  return pathlib.Path(configs.__file__).parent / f"{name}.py"
+
+
+def _usage() -> str:
+  width = max(map(len, VERBS))
+  lines = [f"  {name:<{width}}  {verb.what}" for name, verb in VERBS.items()]
+  return "\n".join([
+      "usage: agentbank VERB --config=FILE [--config.key=value ...] [--workdir=DIR]", "",
+      "Trajectory tuning of language-model agents, in JAX.", "", *lines, "",
+      "agentbank VERB --help shows a verb's settings. Results and summary.json go to --workdir (runs/VERB).",
+      "Exit codes: 0 done; 2 an error, explained in one line; 75 stopped on request, run again to go on; 130 Ctrl-C."])
+
+
+def _verb_usage(name: str, verb: Verb, argv: list[str]) -> str:
+  """Returns what a verb does, and its config file's own text and settings."""
+  lines = [f"agentbank {name}: {verb.what}", ""]
+  given = [m[1] for a in argv[2:] if (m := re.match(r"--?config=(.*)", a))]
+  path = pathlib.Path(given[-1]) if given else verb.config and _config_path(verb.config)
+  if not path:
+    return "\n".join([*lines, f"usage: agentbank {name} --config=FILE [--config.key=value ...] [--workdir=runs/{name}]", "",
+                      f"Its settings are those of its config file: agentbank {name} --config=FILE --help shows them."])
+  if not path.is_file():
+    raise UserError(f"{path}: no such config file; see configs/")
+  return "\n".join([*lines, f"Settings of {path}; override any with --config.key=value:", "", path.read_text().rstrip(), "",
+                    f"  --workdir=DIR  where results and summary.json go (runs/{name})"])
+
+
+if __name__ == "__main__":
+  main()

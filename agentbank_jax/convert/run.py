@@ -1,0 +1,54 @@
+"""`agentbank convert`: HF folder -> bundle and back, with a parity check before the result appears."""
+
+import dataclasses
+import pathlib
+
+from absl import logging
+from ml_collections import ConfigDict
+
+from agentbank_jax.bundle import Bundle
+from agentbank_jax.convert.check import check_parity, require
+from agentbank_jax.convert.from_hf import import_hf
+from agentbank_jax.convert.to_hf import export_hf
+from agentbank_jax.errors import UserError
+from agentbank_jax.models.config import num_params
+
+DTYPES = ("keep", "float32", "bfloat16")
+DIRECTIONS = ("from_hf", "to_hf")
+
+
+def run(config: ConfigDict, workdir: pathlib.Path) -> dict:
+  """Converts one model; see configs/convert.py.
+
+  Returns:
+    What was converted, and what the parity check found (None where it was switched off).
+
+  Raises:
+    UserError: see `import_hf` and `export_hf`; or both models do not compute the same: then nothing appears.
+  """
+  for key, choices in (("direction", DIRECTIONS), ("dtype", DTYPES)):
+    if config[key] not in choices:
+      raise UserError(f"config.{key} is {config[key]!r}; choose one of {', '.join(choices)}")
+  for key in ("source", "target"):
+    if not config[key]:
+      raise UserError(f"config.{key} is not set; pass --config.{key}=FOLDER")
+  source, target = pathlib.Path(config.source), pathlib.Path(config.target)
+
+  def verify(written: pathlib.Path):
+    if not config.check.enabled:
+      return None
+    bundle, hf = (written, source) if config.direction == "from_hf" else (source, written)
+    parity = check_parity(Bundle.open(bundle), hf, rows=config.check.rows, length=config.check.length,
+                          greedy_tokens=config.check.greedy_tokens, seed=config.check.seed)
+    logging.info("parity: %s", parity)
+    require(parity, config.check.tolerance, f"{source} -> {target}")
+    return dataclasses.asdict(parity)
+
+  if config.direction == "from_hf":
+    parity = import_hf(source, target, config.dtype, config.overwrite, verify)
+  else:
+    parity = export_hf(source, target, config.dtype, config.max_shard_size, config.overwrite, verify)
+  result = Bundle.open(target)
+  return {"source": str(source), "target": str(target), "model_type": result.config.model_type,
+          "parameters": num_params(result.config), "dtypes": sorted({str(d) for d in result.dtypes.values()}),
+          "parity": parity}

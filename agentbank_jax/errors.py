@@ -1,0 +1,26 @@
+"""The one exception that reaches people: a message they can act on, no traceback, exit code 2."""
+
+from collections.abc import Iterable
+import difflib
+
+
+class UserError(Exception):
+  """Something the person who ran the command can mend.
+
+  The message is one line: which file, row or key, what is wrong, what to do.
+  `agentbank` prints it after "agentbank: error: " and exits with code 2.
+  """
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+  """Returns "; did you mean 'x'?" for the closest of `known`, or ""."""
+  close = difflib.get_close_matches(name, list(known), n=1)
+  return f"; did you mean {close[0]!r}?" if close else ""
+
+
+class Interrupted(Exception):
+  """The run was asked to stop (SIGTERM), has saved its state and can be started again: exit code 75."""
+
+
+EXIT_ERROR = 2  # UserError
+EXIT_INTERRUPTED = 75  # Interrupted; sysexits' EX_TEMPFAIL: try again

@@ -1,0 +1,52 @@
+"""Matrix products whose gradients stay on XLA:CPU's fast kernels.
+
+Letter key: M rows, I inputs, O outputs.
+"""
+
+import jax
+from jax import lax
+import jax.numpy as jnp
+
+
+def dot(a, b, dim_a: int, dim_b: int):
+  """Contracts `dim_a` of a with `dim_b` of b (both 2-D), accumulating in float32."""
+  return lax.dot_general(a, b, (((dim_a,), (dim_b,)), ((), ())), preferred_element_type=jnp.float32)
+
+
+def weight_grad(x_MI, g_MO):
+  """Returns x^T g in float32, [I, O].
+
+  XLA:CPU folds a transpose into a bfloat16 product and then has no fast kernel for it; padding the contraction
+  with zeros keeps the two apart. In float32 the product is written out because the form that automatic
+  differentiation makes has XLA copy g transposed first.
+  """
+  if x_MI.dtype == jnp.bfloat16:
+    zero = jnp.zeros((), x_MI.dtype)
+    return dot(lax.pad(x_MI.T, zero, ((0, 0, 0), (0, 8, 0))), lax.pad(g_MO, zero, ((0, 8, 0), (0, 0, 0))), 1, 0)
+  return dot(x_MI, g_MO, 0, 0)
+
+
+@jax.custom_vjp
+def _matmul_cpu(x_MI, w_IO):
+  return dot(x_MI, w_IO, 1, 0).astype(x_MI.dtype)
+
+
+def _matmul_cpu_bwd(saved, g_MO):
+  x_MI, w_IO = saved
+  return dot(g_MO, w_IO, 1, 1).astype(x_MI.dtype), weight_grad(x_MI, g_MO).astype(w_IO.dtype)
+
+
+_matmul_cpu.defvjp(lambda x, w: (_matmul_cpu(x, w), (x, w)), _matmul_cpu_bwd)
+
+
+def matmul(x, w_IO, kind: str):
+  """Returns x @ w in x's dtype, accumulated in float32.
+
+  Args:
+    x: [..., I].
+    w_IO: [I, O], of x's dtype.
+    kind: "native" or "cpu", see `Execution.matmul`.
+  """
+  if kind == "cpu":
+    return _matmul_cpu(x.reshape(-1, x.shape[-1]), w_IO).reshape(*x.shape[:-1], w_IO.shape[1])
+  return jnp.matmul(x, w_IO, preferred_element_type=x.dtype)

@@ -1,0 +1,94 @@
+"""Where a run's numbers go: a JSON line per report, always; TensorBoard when asked; and the rates among them."""
+
+from collections.abc import Mapping
+import json
+import pathlib
+import time
+
+from agentbank_jax.errors import UserError
+from agentbank_jax.flops import matmul_params
+from agentbank_jax.models.config import LlamaConfig
+
+
+class MetricsLog:
+  """Appends to `metrics.jsonl` in a folder; also TensorBoard event files where asked."""
+
+  def __init__(self, folder: pathlib.Path, resume_step: int, tensorboard: bool):
+    """Args:
+      resume_step: lines of later steps, which a resumed run will write again, are taken away.
+      tensorboard: needs the package tensorboardX.
+
+    Raises:
+      UserError: tensorboardX is wanted and not installed, or the file there is not ours.
+    """
+    path = folder / "metrics.jsonl"
+    kept = []
+    if path.exists():
+      for number, line in enumerate(path.read_text().splitlines(), 1):
+        try:
+          if json.loads(line)["step"] <= resume_step:
+            kept.append(line)
+        except (ValueError, KeyError, TypeError):
+          if line != path.read_text().splitlines()[-1]:  # the last line may be torn by a kill
+            raise UserError(f"{path} line {number} is not a metrics line; move the file away") from None
+    path.write_text("".join(line + "\n" for line in kept))
+    self._file = path.open("a", buffering=1)
+    self._board = None
+    if tensorboard:
+      try:
+        from tensorboardX import SummaryWriter
+      except ImportError:
+        raise UserError("train.tensorboard needs tensorboardX: pip install tensorboardX") from None
+      self._board = SummaryWriter(str(folder / "tensorboard"))
+
+  def write(self, step: int, values: Mapping[str, float]) -> None:
+    self._file.write(json.dumps({"step": step, **values}) + "\n")
+    if self._board:
+      for name, value in values.items():
+        self._board.add_scalar(name, value, step)
+
+  def close(self) -> None:
+    self._file.close()
+    if self._board:
+      self._board.close()
+
+
+class Throughput:
+  """Rates over the steps since the last report; pauses (evaluation, checkpoints) are left out.
+
+  MFU = model FLOPs of the real tokens / (seconds * devices * peak FLOP/s of a device), with the model FLOPs of
+  `flops.FORMULA`: padding does no useful work, recomputation is not counted, attention counts the keys seen.
+  """
+
+  def __init__(self, config: LlamaConfig, devices: int, peak_flops: float | None):
+    self._config, self._devices, self._peak = config, devices, peak_flops
+    self._reset()
+
+  def _reset(self):
+    self._start = time.perf_counter()
+    self._positions = self._tokens = self._trained = self._keys = 0
+
+  def add(self, positions: int, tokens: int, trained: int, keys: int) -> None:
+    """Counts one step: row positions, those that are no padding, trained tokens, and keys seen by all tokens."""
+    self._positions += positions
+    self._tokens += tokens
+    self._trained += trained
+    self._keys += keys
+
+  def exclude(self, seconds: float) -> None:
+    """Leaves a pause out of the time."""
+    self._start += seconds
+
+  def report(self) -> dict[str, float]:
+    """Returns tokens_per_second, trained_tokens_per_second, padding_share and, where the peak is known, mfu."""
+    seconds, c = time.perf_counter() - self._start, self._config
+    flops = 6 * matmul_params(c) * self._tokens + 12 * c.num_layers * c.num_heads * c.head_dim * self._keys
+    rates = {
+        "tokens_per_second": self._tokens / seconds,
+        "trained_tokens_per_second": self._trained / seconds,
+        "padding_share": 1 - self._tokens / max(self._positions, 1),
+    }
+    if self._peak:
+      rates["mfu"] = flops / (seconds * self._devices * self._peak)
+    self._reset()
+    return rates

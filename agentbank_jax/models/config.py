@@ -1,0 +1,109 @@
+"""The Llama family's architecture, as data: what the weights are, not how they are run."""
+
+import dataclasses
+import math
+
+from agentbank_jax.errors import UserError, did_you_mean
+
+MODEL_TYPES = ("llama", "mistral", "qwen2")
+
+
+@dataclasses.dataclass(frozen=True)
+class RopeScaling:
+  """Llama 3.1's frequency scaling (`rope_type: llama3` in HF), or plain `linear`.
+
+  Attributes:
+    kind: "llama3" or "linear".
+    factor: by how much positions are stretched.
+    low_freq_factor, high_freq_factor, original_max_position: of "llama3" alone.
+  """
+
+  kind: str
+  factor: float
+  low_freq_factor: float = 1.0
+  high_freq_factor: float = 4.0
+  original_max_position: int = 8192
+
+
+@dataclasses.dataclass(frozen=True)
+class LlamaConfig:
+  """Shapes and constants of one model; every field changes the function the model computes.
+
+  Attributes:
+    model_type: the HF family it is exported as: "llama", "mistral" or "qwen2".
+    vocab_size, hidden_size, intermediate_size, num_layers, num_heads, num_kv_heads, head_dim: shapes.
+    max_positions: longest sequence the model was made for (HF `max_position_embeddings`).
+    rope_theta, rope_scaling: rotary embedding.
+    norm_eps: of RMSNorm.
+    tie_embeddings: whether the output head is the embedding, transposed.
+    qkv_bias, out_bias, mlp_bias: as HF's Llama (`attention_bias` sets the first two) and Qwen2 (the first).
+    sliding_window: attention reaches this many positions back, its own included; None for all.
+    initializer_range: standard deviation of freshly drawn weights.
+    bos_id, eos_ids, pad_id: of the tokenizer the model was made with; they go into HF's config alone.
+  """
+
+  model_type: str
+  vocab_size: int
+  hidden_size: int
+  intermediate_size: int
+  num_layers: int
+  num_heads: int
+  num_kv_heads: int
+  head_dim: int
+  max_positions: int
+  rope_theta: float
+  norm_eps: float
+  rope_scaling: RopeScaling | None = None
+  tie_embeddings: bool = False
+  qkv_bias: bool = False
+  out_bias: bool = False
+  mlp_bias: bool = False
+  sliding_window: int | None = None
+  initializer_range: float = 0.02
+  bos_id: int | None = None
+  eos_ids: tuple[int, ...] = ()
+  pad_id: int | None = None
+
+  def __post_init__(self):
+    if self.model_type not in MODEL_TYPES:
+      raise UserError(f"model_type is {self.model_type!r}; known: {', '.join(MODEL_TYPES)}"
+                      + did_you_mean(self.model_type, MODEL_TYPES))
+    for name in ("vocab_size", "hidden_size", "intermediate_size", "num_layers", "num_heads", "num_kv_heads",
+                 "head_dim", "max_positions"):
+      if getattr(self, name) < 1:
+        raise UserError(f"{name} is {getattr(self, name)}; it must be at least 1")
+    if self.num_heads % self.num_kv_heads:
+      raise UserError(f"num_heads = {self.num_heads} is not a multiple of num_kv_heads = {self.num_kv_heads}")
+    if self.head_dim % 2:
+      raise UserError(f"head_dim is {self.head_dim}; rotary embedding needs an even size")
+    if self.sliding_window is not None and self.sliding_window < 1:
+      raise UserError(f"sliding_window is {self.sliding_window}; it must be at least 1, or None")
+
+
+def param_shapes(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
+  """Returns the shape of every canonical parameter by its dotted name, such as "layers.attention.q.kernel".
+
+  Letter key: L layers, D hidden size, F intermediate size, V vocabulary, N query heads, K key/value heads,
+  H head size.
+  """
+  c = config
+  L, D, F, V = c.num_layers, c.hidden_size, c.intermediate_size, c.vocab_size
+  NH, KH = c.num_heads * c.head_dim, c.num_kv_heads * c.head_dim
+  shapes = {"embed.embedding": (V, D), "layers.attention_norm.scale": (L, D)}
+  linears = (
+    ("attention.q", D, NH, c.qkv_bias), ("attention.k", D, KH, c.qkv_bias),
+    ("attention.v", D, KH, c.qkv_bias), ("attention.o", NH, D, c.out_bias),
+    ("mlp.gate", D, F, c.mlp_bias), ("mlp.up", D, F, c.mlp_bias), ("mlp.down", F, D, c.mlp_bias))
+  for name, size_in, size_out, bias in linears:
+    shapes[f"layers.{name}.kernel"] = (L, size_in, size_out)
+    if bias:
+      shapes[f"layers.{name}.bias"] = (L, size_out)
+  shapes |= {"layers.mlp_norm.scale": (L, D), "norm.scale": (D,)}
+  if not c.tie_embeddings:
+    shapes["head.kernel"] = (D, V)
+  return shapes
+
+
+def num_params(config: LlamaConfig) -> int:
+  """Returns how many parameters the model has; a tied head counts once."""
+  return sum(math.prod(shape) for shape in param_shapes(config).values())

@@ -1,0 +1,65 @@
+"""The optimizer a config asks for: AdamW with a schedule, clipping and a weight-decay mask."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from agentbank_jax.errors import UserError
+
+SCHEDULES = ("cosine", "linear", "constant")
+DECAYS = ("kernels", "all")
+
+
+def make_schedule(config, total_steps: int) -> optax.Schedule:
+  """Returns step -> learning rate: linear warm-up from 0, then `config.schedule` down to `final_share` of the peak.
+
+  Args:
+    config: learning_rate, schedule, warmup_share (of total_steps), final_share.
+    total_steps: optimizer steps of the run.
+
+  Raises:
+    UserError: a value out of range.
+  """
+  if config.schedule not in SCHEDULES:
+    raise UserError(f"optim.schedule is {config.schedule!r}; choose one of {', '.join(SCHEDULES)}")
+  if not 0 <= config.warmup_share < 1:
+    raise UserError(f"optim.warmup_share is {config.warmup_share}; it must be in [0, 1)")
+  peak, warmup = config.learning_rate, round(config.warmup_share * total_steps)
+  rest = max(total_steps - warmup, 1)
+  if config.schedule == "cosine":
+    decay = optax.cosine_decay_schedule(peak, rest, alpha=config.final_share)
+  elif config.schedule == "linear":
+    decay = optax.linear_schedule(peak, peak * config.final_share, rest)
+  else:
+    decay = optax.constant_schedule(peak)
+  if not warmup:
+    return decay
+  # The first step already learns: warm-up goes from peak / warmup to peak.
+  ramp = lambda step: peak * jnp.minimum(step + 1, warmup) / warmup
+  return lambda step: jnp.where(step < warmup, ramp(step), decay(step - warmup))
+
+
+def decay_mask(params, which: str):
+  """Returns a tree of bools: True where weight decay applies ("kernels": matrices; "all": every parameter)."""
+  if which == "all":
+    return jax.tree.map(lambda _: True, params)
+  return jax.tree.map_with_path(lambda path, _: path[-1].key in ("kernel", "embedding"), params)
+
+
+def make_optimizer(config, schedule: optax.Schedule) -> optax.GradientTransformation:
+  """Returns clipping by global norm (`clip_norm`, None for none), then AdamW.
+
+  Args:
+    config: b1, b2, eps, weight_decay, decay ("kernels" or "all"), clip_norm, mu_dtype.
+
+  Raises:
+    UserError: an unknown decay or dtype.
+  """
+  if config.decay not in DECAYS:
+    raise UserError(f"optim.decay is {config.decay!r}; choose one of {', '.join(DECAYS)}")
+  if config.mu_dtype not in ("float32", "bfloat16"):
+    raise UserError(f"optim.mu_dtype is {config.mu_dtype!r}; choose float32 or bfloat16")
+  adamw = optax.adamw(schedule, b1=config.b1, b2=config.b2, eps=config.eps, weight_decay=config.weight_decay,
+                      mask=lambda params: decay_mask(params, config.decay), mu_dtype=config.mu_dtype)
+  clip = [] if config.clip_norm is None else [optax.clip_by_global_norm(config.clip_norm)]
+  return optax.chain(*clip, adamw)

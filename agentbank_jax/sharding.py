@@ -1,0 +1,120 @@
+"""The mesh, and which of its axes each logical axis of an array is cut along."""
+
+from collections.abc import Mapping
+import dataclasses
+import functools
+import math
+
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+import numpy as np
+
+from agentbank_jax.errors import UserError, did_you_mean
+
+MESH_AXES = ("data", "fsdp", "tensor")
+
+# Logical axes of parameters and activations; see `models.llama` for which array has which.
+LOGICAL_AXES = ("batch", "length", "layers", "vocab", "embed", "heads", "kv_heads", "mlp",
+                "act_embed", "act_heads", "act_kv_heads", "act_mlp", "act_vocab")
+
+
+@dataclasses.dataclass(frozen=True)
+class Sharding:
+  """A mesh with rules: logical axis -> mesh axes. Hashable, so it can be static under `jax.jit`."""
+
+  mesh: Mesh
+  rules: tuple[tuple[str, tuple[str, ...]], ...]
+
+  @functools.cached_property
+  def _rules(self) -> dict[str, tuple[str, ...]]:
+    return dict(self.rules)
+
+  def spec(self, axes: tuple[str | None, ...], shape: tuple[int, ...] | None = None, name: str = "array") -> PartitionSpec:
+    """Returns the PartitionSpec of an array with these logical axes.
+
+    Raises:
+      UserError: two dimensions along one mesh axis, or (with `shape`) a dimension that the mesh does not divide.
+    """
+    entries, used = [], {}
+    for dim, axis in enumerate(axes):
+      mesh_axes = self._rules[axis] if axis else ()
+      for m in mesh_axes:
+        if m in used:
+          raise UserError(f"sharding rules cut {name} twice along mesh axis {m!r}: logical axes {used[m]!r} and {axis!r}")
+        used[m] = axis
+      size = math.prod(self.mesh.shape[m] for m in mesh_axes)
+      if shape is not None and shape[dim] % size:
+        raise UserError(f"{name} has {axis} = {shape[dim]}, which mesh axes {mesh_axes} of {size} devices do not divide; "
+                        f"choose another mesh or another rule for {axis!r}")
+      entries.append(mesh_axes[0] if len(mesh_axes) == 1 else (mesh_axes or None))
+    return PartitionSpec(*entries)
+
+  def named(self, *axes: str | None) -> NamedSharding:
+    return NamedSharding(self.mesh, self.spec(axes))
+
+  @property
+  def replicated(self) -> NamedSharding:
+    return NamedSharding(self.mesh, PartitionSpec())
+
+  @property
+  def batch_shards(self) -> int:
+    """Into how many parts the batch is cut."""
+    return math.prod(self.mesh.shape[m] for m in self._rules["batch"])
+
+
+def make_mesh(shape: Mapping[str, int], devices=None) -> Mesh:
+  """Builds the mesh of `shape` (axis -> size; at most one -1 takes the devices that are left).
+
+  Raises:
+    UserError: unknown axes, or sizes that do not multiply to the number of devices.
+  """
+  devices = jax.devices() if devices is None else devices
+  for axis in shape:
+    if axis not in MESH_AXES:
+      raise UserError(f"unknown mesh axis {axis!r} (known: {', '.join(MESH_AXES)}){did_you_mean(axis, MESH_AXES)}")
+  sizes = [shape.get(axis, 1) for axis in MESH_AXES]
+  if sizes.count(-1) > 1 or any(s == 0 or s < -1 for s in sizes):
+    raise UserError(f"mesh {dict(shape)}: sizes must be positive, with at most one -1")
+  fixed = math.prod(s for s in sizes if s > 0)
+  if -1 in sizes and len(devices) % fixed == 0:
+    sizes[sizes.index(-1)] = len(devices) // fixed
+  if -1 in sizes or math.prod(sizes) != len(devices):
+    raise UserError(f"mesh {dict(shape)} needs {fixed} devices or a multiple, there are {len(devices)}"
+                    if -1 in sizes else f"mesh {dict(shape)} needs {math.prod(sizes)} devices, there are {len(devices)}")
+  axis_types = (AxisType.Auto,) * len(MESH_AXES)  # jax's own default is Explicit
+  return jax.make_mesh(tuple(sizes), MESH_AXES, axis_types=axis_types, devices=devices)
+
+
+def make_sharding(mesh_shape: Mapping[str, int], rules: Mapping[str, str | tuple[str, ...] | None], devices=None) -> Sharding:
+  """Builds mesh and rules from a config's sections; every logical axis must have a rule, None included.
+
+  Raises:
+    UserError: unknown or missing logical axes, unknown mesh axes, a mesh that does not fit the devices.
+  """
+  for axis in rules:
+    if axis not in LOGICAL_AXES:
+      raise UserError(f"sharding rule for unknown logical axis {axis!r}{did_you_mean(axis, LOGICAL_AXES)}")
+  missing = [axis for axis in LOGICAL_AXES if axis not in rules]
+  if missing:
+    raise UserError(f"no sharding rule for logical axis {missing[0]!r}; give one, None for replicated")
+  normal = []
+  for axis in LOGICAL_AXES:
+    value = rules[axis]
+    mesh_axes = () if value is None else (value,) if isinstance(value, str) else tuple(value)
+    for m in mesh_axes:
+      if m not in MESH_AXES:
+        raise UserError(f"sharding rule {axis!r}: unknown mesh axis {m!r}{did_you_mean(m, MESH_AXES)}")
+    normal.append((axis, mesh_axes))
+  return Sharding(make_mesh(mesh_shape, devices), tuple(normal))
+
+
+def global_batch(batch: Mapping[str, np.ndarray], sharding: Sharding | None) -> dict[str, jax.Array]:
+  """Turns this process's rows into global arrays, cut along the batch axis.
+
+  Args:
+    batch: arrays [local rows, ...]; the processes' rows, in process order, are the global batch.
+  """
+  if sharding is None:
+    return {k: jax.device_put(v) for k, v in batch.items()}
+  return {k: jax.make_array_from_process_local_data(sharding.named("batch", *[None] * (v.ndim - 1)), v)
+          for k, v in batch.items()}

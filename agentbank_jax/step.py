@@ -1,0 +1,85 @@
+"""One optimizer step, and one evaluation step, as pure functions to be jitted.
+
+Letter key: B rows of the global batch, L length, S segments of a row, m micro-batches.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from agentbank_jax.losses import cross_entropy_sum, token_nll
+from agentbank_jax.models import llama
+from agentbank_jax.models.config import LlamaConfig
+from agentbank_jax.models.execution import Execution
+from agentbank_jax.state import TrainState
+
+Batch = dict[str, jax.Array]  # tokens, targets, loss_mask, segment_ids, positions: [B, L]
+
+
+def batch_loss(params, batch: Batch, config: LlamaConfig, execution: Execution):
+  """Returns the summed cross-entropy over the batch's trained tokens, a float32 scalar."""
+  model = llama.bind(config, params, execution)
+  x_BLD = model.hidden(batch["tokens"], batch["positions"], batch["segment_ids"], execution)
+  return cross_entropy_sum(x_BLD, model.head_kernel(execution), batch["targets"], batch["loss_mask"] != 0,
+                           execution.loss_chunk)
+
+
+def loss_and_grads(params, batch: Batch, micro_batches: int, config: LlamaConfig, execution: Execution):
+  """Returns (loss sum, trained tokens, gradients of the mean loss over those tokens).
+
+  Loss and gradients are sums over micro-batches divided once by the count over all of them, so they do not
+  depend on how the batch is cut.
+  """
+  count = jnp.sum(batch["loss_mask"] != 0).astype(jnp.float32)
+  value_and_grad = jax.value_and_grad(batch_loss)
+  if micro_batches == 1:
+    total, grads = value_and_grad(params, batch, config, execution)
+  else:
+    def body(carry, micro):
+      return jax.tree.map(jnp.add, carry, value_and_grad(params, micro, config, execution)), None
+
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    (total, grads), _ = jax.lax.scan(body, (jnp.float32(0), zeros), _split(batch, micro_batches, execution))
+  return total, count, jax.tree.map(lambda g: g / jnp.maximum(count, 1), grads)
+
+
+def _split(batch: Batch, m: int, execution: Execution) -> Batch:
+  """Cuts [B, L] into [m, B / m, L]. Micro-batch i takes rows i, i + m, ...: every device keeps its own rows."""
+  def cut(x):
+    x = jnp.swapaxes(x.reshape(x.shape[0] // m, m, *x.shape[1:]), 0, 1)
+    return llama.constrain(x, execution, None, "batch", None)
+
+  return {k: cut(v) for k, v in batch.items()}
+
+
+def make_train_step(config: LlamaConfig, execution: Execution, tx: optax.GradientTransformation,
+                    schedule: optax.Schedule, micro_batches: int) -> Callable[[TrainState, Batch], tuple[TrainState, dict]]:
+  """Returns (state, batch) -> (next state, metrics): float32 scalars loss, grad_norm, learning_rate, tokens, trained_tokens."""
+  def train_step(state: TrainState, batch: Batch):
+    total, count, grads = loss_and_grads(state.params, batch, micro_batches, config, execution)
+    updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    metrics = {
+        "loss": total / jnp.maximum(count, 1),
+        "grad_norm": optax.tree_utils.tree_norm(grads),
+        "learning_rate": jnp.asarray(schedule(state.step), jnp.float32),
+        "tokens": jnp.sum(batch["segment_ids"] != 0).astype(jnp.float32),
+        "trained_tokens": count,
+    }
+    return TrainState(optax.apply_updates(state.params, updates), opt_state, state.step + 1), metrics
+
+  return train_step
+
+
+def make_eval_step(config: LlamaConfig, execution: Execution, max_segments: int) -> Callable:
+  """Returns (params, batch) -> (loss sums, trained tokens) of each segment: float32 [B, S], segment 1 first."""
+  def eval_step(params, batch: Batch):
+    model = llama.bind(config, params, execution)
+    x_BLD = model.hidden(batch["tokens"], batch["positions"], batch["segment_ids"], execution)
+    nll_BL = token_nll(x_BLD, model.head_kernel(execution), batch["targets"], execution.loss_chunk)
+    mask_BL = (batch["loss_mask"] != 0).astype(jnp.float32)
+    per_segment = jax.vmap(lambda values, ids: jax.ops.segment_sum(values, ids, max_segments + 1)[1:])
+    return per_segment(nll_BL * mask_BL, batch["segment_ids"]), per_segment(mask_BL, batch["segment_ids"])
+
+  return eval_step

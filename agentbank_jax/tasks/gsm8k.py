@@ -1,0 +1,66 @@
+"""GSM8K (Cobbe et al. 2021, arXiv:2110.14168) with a calculator, in the form of AgentBank's trajectories.
+
+The expert plays the data's own solutions.
+"""
+
+from collections.abc import Generator, Iterator, Mapping
+import json
+from typing import Any
+
+from agentbank_jax.envs.base import Instance
+from agentbank_jax.envs.calculator import CalculatorEnv
+from agentbank_jax.errors import UserError
+from agentbank_jax.tasks import calculator, published, splits
+from agentbank_jax.tasks.gsm8k_solution import calculations, gold_answer
+from agentbank_jax.tasks.task import Task
+
+_SOURCE = "openai/grade-school-math on GitHub (grade_school_math/data/{split}.jsonl, MIT)"
+
+
+def _instances(split: str, count: int, seed: int) -> Iterator[Instance]:
+  return splits.choose("gsm8k", lambda: _rows(split), split, count, seed)
+
+
+def _rows(split: str) -> list[tuple[str, Mapping[str, Any]]]:
+  path = published.find("gsm8k", f"{split}*.jsonl", _SOURCE.format(split=split))
+  rows = []
+  for number, line in enumerate(path.read_text().splitlines(), start=1):
+    try:
+      row = json.loads(line)
+      data = {"question": row["question"], "answer": gold_answer(row["answer"]), "solution": row["answer"]}
+    except (ValueError, KeyError, TypeError) as e:
+      raise UserError(f"{path}, line {number}: not a GSM8K row ({e}); get the file again") from None
+    rows.append((f"{number:05d}", data))
+  return rows
+
+
+def _expert(instance: Instance, observation: str) -> Generator[str, str, None]:
+  """Plays the data's own solution.
+
+  Raises:
+    SolutionError: it is not calculator steps.
+  """
+  del observation
+  for thought, expression, _ in calculations(instance.data["solution"]):
+    yield f"Thought: {thought}\nAction: {expression}"
+  yield f"Final Answer: {instance.data['answer']}"
+
+
+TASK = Task(
+    name="gsm8k",
+    skill="math",
+    held_in=True,
+    instructions="""\
+Solve the problem with a calculator. Each turn, think, then write one expression for it:
+Thought: ...
+Action: (48 + 2) * 3
+When you know the answer, write the number alone:
+Final Answer: 150""",
+    grammar=calculator.GRAMMAR,
+    max_steps=15,
+    metric=calculator.METRIC,
+    make_env=CalculatorEnv,
+    instances=_instances,
+    expert=_expert,
+    licence="MIT",
+)

@@ -1,0 +1,140 @@
+"""GSM8K's written solutions, read as calculator steps.
+
+A step is an annotation, `48/2 = <<48/2=24>>24 clips`, or a plain equation of numbers whose value is right,
+`48/2 = 24`. Its thought is the sentence it stands in without the result: that is for the calculator to say.
+"""
+
+from fractions import Fraction
+import re
+from typing import NamedTuple
+
+from agentbank_jax.envs.calculator import parse_number
+from agentbank_jax.envs.calculator_eval import evaluate, format_number
+
+_NUMBER = r"(?>\$?(?:\d+(?:,\d{3})*(?:\.\d+)?|\.\d+)%?)"
+_OPERAND = rf"\(*\ ?{_NUMBER}(?:\ ?[A-Za-z]+\b){{0,3}}?\ ?\)*"  # "(2 eggs", "$3", "40%)"
+_CALCULATION = re.compile(rf"""
+    # an annotation, between the sign and the result of the text around it,
+    (?:\s*=)?\s*\$?<<(?P<expression>[^<>]*)=(?P<value>[^<>=]*)>>(?:{_NUMBER})?
+    # or a plain equation with a number on its right
+    |(?<![\w.,$])(?P<sum>{_OPERAND}(?:(?:\ *[-+*/x×÷−–]\ *|(?=\()){_OPERAND})+)\ *=\ *(?P<result>{_NUMBER})
+    (?!\ *[A-Za-z]*\ *[-+*/x×÷−–=]\ *[\d$(.])
+    """, re.VERBOSE)
+_SIGNS = str.maketrans({"×": "*", "÷": "/", "−": "-", "–": "-"})
+
+
+class SolutionError(ValueError):
+  """A solution that is not calculator steps.
+
+  Attributes:
+    reason: "no_answer", "no_annotation", "bad_expression", "wrong_value" or "answer_not_computed".
+  """
+
+  def __init__(self, reason: str, message: str):
+    super().__init__(message)
+    self.reason = reason
+
+
+class Calculation(NamedTuple):
+  """One step of a solution."""
+
+  thought: str
+  expression: str
+  value: Fraction | float
+
+
+def gold_answer(solution: str) -> str:
+  """Returns the number behind `####`, as the calculator writes it.
+
+  Raises:
+    SolutionError: there is none.
+  """
+  _, mark, answer = solution.rpartition("####")
+  value = parse_number(answer) if mark else None
+  if value is None:
+    raise SolutionError("no_answer", "no number behind '####'")
+  return format_number(value)
+
+
+def calculations(solution: str) -> list[Calculation]:
+  """Returns the steps of a solution in order. One of their values is the answer.
+
+  Raises:
+    SolutionError: there are none, one cannot be read or has another value than it says, or the answer
+      is none of their values.
+  """
+  answer = gold_answer(solution)
+  text = solution.rpartition("####")[0]
+  found = []
+  for match in _CALCULATION.finditer(text):
+    if expression := _equation(match) if match["sum"] else normalise(match["expression"]):
+      found.append((match, expression))
+  steps, start = [], 0
+  for i, (match, expression) in enumerate(found):
+    limit = found[i + 1][0].start() if i + 1 < len(found) else len(text)
+    end = _end_of_thought(text, match.end(), limit)
+    thought = _clean(f"{text[start:match.start()]}{match['sum'] or ''}{text[match.end():end]}")
+    value = evaluate(expression) if match["sum"] else _annotated(expression, match["value"])
+    steps.append(Calculation(thought or "Calculate.", expression, value))
+    start = end
+  if not steps:
+    raise SolutionError("no_annotation", "the solution has no calculation")
+  values = [format_number(step.value) for step in steps]
+  if answer not in values:
+    raise SolutionError("answer_not_computed", f"the answer is {answer}, computed are {', '.join(values)}")
+  return steps
+
+
+def normalise(expression: str) -> str:
+  """Returns an expression as the calculator reads it.
+
+  Units, `$` and commas between thousands go; `x`, `×`, `÷` become operators, `3(4)` a product, and `20%`
+  becomes `(20/100)`.
+  """
+  expression = re.sub(r"[A-Za-z]+", lambda word: "*" if word[0] in "xX" else "", expression.replace("$", ""))
+  expression = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", expression)
+  expression = re.sub(r"(\d*\.?\d+)%(?! *[\d(.])", r"(\1/100)", expression)
+  expression = re.sub(r"(?<=[\d)]) *\(", "*(", expression)
+  return " ".join(expression.translate(_SIGNS).split())
+
+
+def _equation(match: re.Match) -> str | None:
+  """Returns the expression of a plain equation, or None where it does not hold: then it is text.
+
+  A result in percent is read as a number of percents: of `6/10 * 100% = 60%`, `6/10 * 100` is 60.
+  """
+  texts = (match["sum"], match["result"])
+  if match["result"].endswith("%"):
+    texts = tuple(text.replace("%", "") for text in texts)
+  expression, result = map(normalise, texts)
+  try:
+    return expression if evaluate(expression) == evaluate(result) else None
+  except ValueError:
+    return None
+
+
+def _annotated(expression: str, stated: str) -> Fraction | float:
+  """Returns the value of an annotation; the stated one may be rounded or cut to its decimals."""
+  try:
+    value, number = evaluate(expression), evaluate(normalise(stated))
+  except ValueError as e:
+    raise SolutionError("bad_expression", f"<<{expression}={stated}>>: {e}") from None
+  decimals = len(stated.partition(".")[2])
+  if value != number and (decimals == 0 or abs(value - number) >= Fraction(1, 10**decimals)):
+    raise SolutionError("wrong_value", f"<<{expression}={stated}>>: it is {format_number(value)}")
+  return value
+
+
+def _end_of_thought(text: str, start: int, limit: int) -> int:
+  """Returns where the thought of the calculation that ends at `start` ends.
+
+  That is the end of its sentence or line, or, where the next calculation (at `limit`) is in the same
+  sentence, the end of the calculation itself.
+  """
+  sentence = re.compile(r"\n|[.;!?](?=\s|\Z)|\Z").search(text, start)
+  return sentence.end() if sentence.end() <= limit else start
+
+
+def _clean(text: str) -> str:
+  """Returns a piece of a solution as a thought, on one line."""
+  return " ".join(text.split()).strip(" ,;=")

@@ -1,0 +1,199 @@
+"""The household: find things in a room, heat, cool, clean or light them, and put them where they belong.
+
+An embedded stand-in for ALFWorld: the same commands, observations and six task types, on generated
+worlds. Scores on it are not ALFWorld scores.
+"""
+
+from collections.abc import Generator, Iterator
+import dataclasses
+import functools
+import itertools
+import math
+import random
+import re
+from typing import Any
+
+from agentbank_jax.envs import household_world as world
+from agentbank_jax.envs.base import Instance
+from agentbank_jax.envs.household import HouseholdEnv
+from agentbank_jax.envs.household_world import kind
+from agentbank_jax.tasks import splits
+from agentbank_jax.tasks.task import Grammar, MetricCard, Task
+
+INSTRUCTIONS = """\
+You are in a house. Each turn, think, then act:
+Thought: ...
+Action: go to PLACE, open PLACE, close PLACE, take THING from PLACE, move THING to PLACE, \
+clean or heat or cool THING with PLACE, use THING, slice THING with THING, examine THING, look or inventory"""
+
+# An expert's turns: sent observations, yields text, returns what it found out.
+_Turns = Generator[str, str, str | None]
+
+
+def _draw(rng: random.Random, task_type: str, size: world.HouseSize) -> tuple[str, dict[str, Any]]:
+  data = world.generate(rng, task_type, size)
+  return world.content(data), data
+
+
+def _instances(split: str, count: int, seed: int, name: str, size: world.HouseSize) -> Iterator[Instance]:
+  """Yields different worlds, the six task types in turn; see `splits.generate`."""
+  each = math.ceil(count / len(world.TASK_TYPES))
+  streams = [splits.generate(f"{name}/{task_type}", functools.partial(_draw, task_type=task_type, size=size),
+                             split, each, seed) for task_type in world.TASK_TYPES]
+  for i, stream in zip(range(count), itertools.cycle(streams), strict=False):
+    yield dataclasses.replace(next(stream), id=f"{split}-{seed}-{i:06d}")
+
+
+class _Explorer:
+  """What one can know of a house from what one has read, and the turns it leads to.
+
+  Each thought says in full what the next action rests on (the errand, the place just seen, the place that
+  comes next), so that a small model finds it close by.
+  """
+
+  def __init__(self, observation: str):
+    room, _, goal = observation.partition("\nYour task is to: ")
+    self.places = re.findall(r"\ba (\w+ \d+)", room)
+    self.task_type, self.wanted, self.target = _read_goal(goal)
+    self.errand = f"{self.wanted} for {self.target}"
+    self.seen: dict[str, list[str]] = {}  # by place, in the order of the visits
+    self.at: str | None = None
+    self.last: str | None = None  # where the search has come to
+
+  def act(self, thought: str, command: str) -> _Turns:
+    """Says and does one thing, and reads what comes of it."""
+    observation = yield f"Thought: {thought}\nAction: {command}"
+    view = re.search(r"(?:On the|The) (\w+ \d+)(?:, you see| is open\. In it, you see) (.*)\.", observation)
+    if view:
+      self.seen[view[1]] = re.findall(r"\ba (\w+ \d+)", view[2])
+    return observation
+
+  def go(self, place: str, thought: str) -> _Turns:
+    """Goes to `place` and looks into it, unless it is already there."""
+    if place == self.at:
+      return
+    self.at = place
+    observation = yield from self.act(thought, f"go to {place}")
+    if "is closed." in observation:
+      yield from self.act(f"The {place} is closed.", f"open {place}")
+
+  def recall(self, wanted: str) -> tuple[str, str] | None:
+    """Returns (thing, place) of the first `wanted` seen, where it is not already in its target."""
+    return next(((thing, place) for place, things in self.seen.items() if kind(place) != self.target
+                 for thing in things if kind(thing) == wanted), None)
+
+  def find(self, wanted: str, what: str, thought: str) -> _Turns:
+    """Goes where a `wanted` is: where one was seen, else on through the room's list.
+
+    Args:
+      wanted: kind of the thing.
+      what: how a thought speaks of it.
+      thought: what there is to say before the first step.
+
+    Returns:
+      its name, or None where the list ends without it.
+    """
+    if known := self.recall(wanted):
+      thing, place = known
+      yield from self.go(place, f"{thought} I saw {thing} at {place}.")
+      return thing
+    while not (known := self.recall(wanted)):
+      ahead = self.places[self.places.index(self.last) + 1:] if self.last else self.places
+      route = f"After {self.last} comes" if self.last else "First is"
+      for place in ahead:
+        if place not in self.seen:
+          break
+        route += f" {place}, already seen. After {place} comes"
+      else:
+        return None
+      self.last = place
+      yield from self.go(self.last, f"{thought} {route} {self.last}.")
+      thought = f"No {what} here."
+    return known[0]
+
+  def take(self, thought: str) -> _Turns:
+    """Finds an object that the goal names and picks it up; returns its name, or None."""
+    thing = yield from self.find(self.wanted, self.errand, thought)
+    if thing:
+      yield from self.act(f"I see {thing}.", f"take {thing} from {self.at}")
+      self.seen[self.at].remove(thing)
+    return thing
+
+  def place(self, thing: str, thought: str) -> _Turns:
+    """Puts what it holds in the first receptacle of the target's kind."""
+    target = next(place for place in self.places if kind(place) == self.target)
+    yield from self.go(target, f"{thought} for {target}.")
+    yield from self.act(f"The {thing} goes here.", f"move {thing} to {target}")
+
+  def solve(self) -> _Turns:
+    """Plays the task to its end."""
+    thing = yield from self.take(f"I need to find a {self.errand}.")
+    if not thing:
+      return
+    have = f"I have {thing}"
+    if self.task_type == world.LOOK:
+      lamp = yield from self.find(world.LAMP, world.LAMP, f"{have} for {world.LAMP}.")
+      if lamp:
+        yield from self.act(f"I see {lamp}.", f"use {lamp}")
+      return
+    if self.task_type in world.TOOL_OF:
+      have = yield from self.treat(thing, have)
+    yield from self.place(thing, have)
+    if self.task_type == world.PICK_TWO:
+      second = yield from self.take(f"I need to find one more {self.errand}.")
+      if second:
+        yield from self.place(second, f"I have {second}")
+
+  def treat(self, thing: str, have: str) -> _Turns:
+    """Cleans, heats or cools what it holds; returns what there is to say about it then."""
+    tool = world.TOOLS[world.TOOL_OF[self.task_type]]
+    where = next(place for place in self.places if kind(place) == world.TOOL_OF[self.task_type])
+    if where != self.at:
+      self.at = where
+      yield from self.act(f"{have}. I {tool.verb} it at {where}.", f"go to {where}")
+    yield from self.act(f"I am at {where}.", f"{tool.verb} {thing} with {where}")
+    return f"I have {tool.state} {thing}"
+
+
+def _read_goal(goal: str) -> tuple[str, str, str]:
+  """Returns (task type, object, target) of a goal sentence."""
+  for task_type, templates in world.GOALS.items():
+    for template in templates:
+      pattern = re.escape(template).replace(r"\{object\}", r"(\w+)").replace(r"\{target\}", r"(\w+)")
+      if match := re.fullmatch(pattern, goal):
+        return task_type, match[1], match[2]
+  raise ValueError(f"not a goal of the household: {goal!r}")
+
+
+def expert(instance: Instance, observation: str) -> Generator[str, str, None]:
+  """Explores: knows only what it has read, never the instance.
+
+  It visits the receptacles in the order in which the room lists them and opens those that are shut; what
+  it has seen on the way it remembers.
+  """
+  del instance
+  yield from _Explorer(observation).solve()
+
+
+def _task(name: str, size: world.HouseSize, max_steps: int) -> Task:
+  return Task(
+      name=name,
+      skill="embodied",
+      held_in=True,
+      instructions=INSTRUCTIONS,
+      grammar=Grammar(has_answer=False),
+      max_steps=max_steps,
+      metric=MetricCard(
+          reward_range=(0.0, 1.0),
+          success=f"The goal's conditions hold in the world within {max_steps} steps; reward 1 then, else 0.",
+          definition="ALFWorld's success rate (Shridhar et al. 2021, arXiv:2010.03768), on generated worlds: "
+                     "not comparable with scores on ALFWorld's own games."),
+      make_env=HouseholdEnv,
+      instances=functools.partial(_instances, name=name, size=size),
+      expert=expert,
+      licence="Apache-2.0")
+
+
+# ALFWorld's limit in the literature is 50; a small house needs less.
+TASK = _task("household", world.SMALL, max_steps=30)
+TASK_FULL = _task("household_full", world.FULL, max_steps=50)

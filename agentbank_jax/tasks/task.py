@@ -1,0 +1,103 @@
+"""What a task is: instances, an environment, an action grammar, and what its score means."""
+
+from collections.abc import Callable, Generator, Iterator
+import dataclasses
+import re
+
+from agentbank_jax.envs.base import Action, Env, Instance
+from agentbank_jax.trajectory import Turn
+
+SKILLS = ("reasoning", "math", "programming", "web", "embodied")
+
+# An expert is a generator: it is sent observations (the first by the argument) and yields the agent's turns.
+Expert = Callable[[Instance, str], Generator[str, str, None]]
+
+
+class ActionError(ValueError):
+  """The agent's turn holds no action; the message is the observation it gets back."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Grammar:
+  """ReAct text: `Thought: ...` then `Action: ...`, or `Final Answer: ...` where the task has answers.
+
+  Attributes:
+    has_answer: whether `Final Answer:` ends an episode of this task.
+  """
+
+  has_answer: bool
+
+  def parse(self, text: str) -> Action:
+    """Returns the action of an agent's turn: the last marker at the start of a line, and all that follows it.
+
+    Raises:
+      ActionError: no marker, more than one marker, or nothing behind it.
+    """
+    kinds = {"Action": "act"} | ({"Final Answer": "answer"} if self.has_answer else {})
+    found = list(re.finditer(rf"^({'|'.join(kinds)}):[ \t]*", text, re.MULTILINE))
+    wanted = " or ".join(f"'{k}: ...'" for k in kinds)
+    if not found:
+      raise ActionError(f"No action found. Write 'Thought: ...' and then {wanted}.")
+    if len(found) > 1:
+      raise ActionError(f"More than one action found. Write exactly one of {wanted}.")
+    content = text[found[0].end():].strip()
+    if not content:
+      raise ActionError(f"The action is empty. Write {wanted}.")
+    return Action(kinds[found[0][1]], content)
+
+
+@dataclasses.dataclass(frozen=True)
+class MetricCard:
+  """What the score of a task means.
+
+  Attributes:
+    reward_range: lowest and highest reward.
+    success: when an episode counts as solved, in words.
+    definition: where that comes from.
+  """
+
+  reward_range: tuple[float, float]
+  success: str
+  definition: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+  """One row of the registry.
+
+  Attributes:
+    name: as in `--config.tasks`.
+    skill: one of `SKILLS`.
+    held_in: False where the task is for evaluation only and must never be trained on.
+    instructions: the system turn; "" for none.
+    grammar: how the agent's turns are read.
+    max_steps: environment steps after which an episode ends as `step_limit`.
+    metric: what the score means.
+    make_env: builds an environment; called once for every concurrent episode.
+    instances: `(split, count, seed)` to instances. Deterministic; the first n of a larger count
+      are the instances of count n; splits never share a problem. Raises UserError where the
+      count or the data is not to be had.
+    expert: plays an instance to its end, or None where there is no expert.
+    licence: of the instances.
+  """
+
+  name: str
+  skill: str
+  held_in: bool
+  instructions: str
+  grammar: Grammar
+  max_steps: int
+  metric: MetricCard
+  make_env: Callable[[], Env]
+  instances: Callable[[str, int, int], Iterator[Instance]]
+  expert: Expert | None
+  licence: str
+
+  def opening(self, observation: str) -> tuple[Turn, ...]:
+    """Returns the turns that open an episode, from the environment's first observation."""
+    system = (Turn("system", self.instructions),) if self.instructions else ()
+    return (*system, Turn("user", observation))
+
+  def observe(self, observation: str) -> Turn:
+    """Returns the turn that answers an agent's action."""
+    return Turn("user", f"Observation: {observation}")

@@ -1,0 +1,276 @@
+"""`agentbank train`: the loop. Restore, step, report, evaluate, save, stop."""
+
+from collections.abc import Iterator
+import contextlib
+import dataclasses
+import math
+import pathlib
+import signal
+import time
+from typing import Any
+
+from absl import logging
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from agentbank_jax import data, flops, step as steps
+from agentbank_jax.bundle import Bundle, write_bundle
+from agentbank_jax.checkpoint import Checkpoints
+from agentbank_jax.errors import Interrupted, UserError, did_you_mean
+from agentbank_jax.metrics import MetricsLog, Throughput
+from agentbank_jax.models import execution as execution_lib
+from agentbank_jax.models.config import LlamaConfig, num_params
+from agentbank_jax.models.presets import preset
+from agentbank_jax.optim import make_optimizer, make_schedule
+from agentbank_jax.sharding import Sharding, global_batch, make_sharding
+from agentbank_jax.state import abstract_state, canonical, init_state, place
+
+MODEL_ARRAYS = ("tokens", "targets", "loss_mask", "segment_ids", "positions")
+
+
+def run(config, workdir: pathlib.Path) -> dict[str, Any]:
+  """Trains a model on packed rows; resumes where a run in `workdir` stopped. See `configs/train_tiny.py`.
+
+  Leaves in `workdir`: checkpoints/, metrics.jsonl, and model/ (a bundle) at the end.
+
+  Returns:
+    The summary: steps, last losses, counts, rates.
+
+  Raises:
+    UserError: anything in config or data that does not fit; a loss that is not finite.
+    Interrupted: SIGTERM or SIGINT came; the state is saved.
+  """
+  return Trainer(config, workdir).run()
+
+
+class Trainer:
+  """One training run: what is fixed during it, and the loop over it."""
+
+  def __init__(self, config, workdir: pathlib.Path):
+    self.config, self.workdir = config, workdir
+    self.dataset = data.PackedDataset.open(config.data.path)
+    self.model = _model_config(config.model, self.dataset)
+    sharding = None
+    if jax.device_count() > 1:
+      sharding = make_sharding(config.mesh, config.rules)
+    self.execution = execution_lib.resolve(config.execution, jax.default_backend(), sharding)
+    self.batch_size = config.data.batch_size
+    _check_batch(self.batch_size, config.data.micro_batches, sharding)
+    self.total_steps = _total_steps(config.train, self.dataset.num_rows["train"], self.batch_size)
+    self.schedule = make_schedule(config.optim, self.total_steps)
+    self.tx = make_optimizer(config.optim, self.schedule)
+    self.train_step = jax.jit(
+        steps.make_train_step(self.model, self.execution, self.tx, self.schedule, config.data.micro_batches),
+        donate_argnums=0)
+    self.eval_step = jax.jit(steps.make_eval_step(self.model, self.execution, self.dataset.max_segments))
+    self.rates = Throughput(self.model, jax.device_count(),
+                            flops.peak_flops(jax.devices()[0].device_kind, config.train.peak_flops))
+
+  def run(self) -> dict[str, Any]:
+    train = self.config.train
+    self.workdir.mkdir(parents=True, exist_ok=True)
+    with Checkpoints(self.workdir / "checkpoints", train.keep_last, train.keep_every) as checkpoints, _Signals() as stop:
+      state, record = self._start(checkpoints)
+      first = int(state.step)
+      log = MetricsLog(self.workdir, first, train.tensorboard)
+      with contextlib.closing(log):
+        state, last = self._loop(state, first, checkpoints, log, stop)
+      checkpoints.save(canonical(state, self.execution), self._record(), wait=True)
+    if train.write_model is not None:
+      self._write_model(state)
+    return {
+        "steps": self.total_steps,
+        "resumed_from": first if record else None,
+        "parameters": num_params(self.model),
+        "rows": self.dataset.num_rows,
+        "epochs": self.total_steps * self.batch_size / self.dataset.num_rows["train"],
+        "metrics": last,
+        "flops_formula": flops.FORMULA,
+        "execution": {f.name: getattr(self.execution, f.name) for f in dataclasses.fields(self.execution)
+                      if f.name != "sharding"},
+    }
+
+  def _start(self, checkpoints: Checkpoints):
+    """Returns the newest checkpoint's state and record, or a fresh state and None."""
+    restored = checkpoints.restore(abstract_state(self.model, self.tx, self.execution))
+    if restored is None:
+      params = None
+      if self.config.model.init_from is not None:
+        from agentbank_jax.models import llama
+        shardings = llama.param_shardings(self.model, self.execution.sharding) if self.execution.sharding else None
+        params = Bundle.open(self.config.model.init_from).load_params(shardings, dtype="float32", check_finite=True)
+        params = jax.tree.map(jax.numpy.asarray, params)
+      return init_state(self.model, self.tx, self.execution, self.config.seed, params), None
+    state, record = restored
+    wanted = self._record()
+    for key, value in wanted.items():
+      if record.get(key) != value:
+        raise UserError(f"{checkpoints.directory}: this run was started with {key} = {record.get(key)!r}, the config now "
+                        f"gives {value!r}; its data order cannot go on. Use another --workdir, or the old config")
+    if int(state.step) > self.total_steps:
+      raise UserError(f"{checkpoints.directory} is at step {int(state.step)}, beyond the {self.total_steps} steps of the config")
+    logging.info("resuming at step %d", int(state.step))
+    return place(state, self.execution, self.model.num_layers), record
+
+  def _record(self) -> dict[str, Any]:
+    """What decides the data order, besides the step: kept in each checkpoint, and compared on resume."""
+    return {"data_fingerprint": self.dataset.fingerprint, "rows": self.dataset.num_rows["train"],
+            "seed": self.config.seed, "batch_size": self.batch_size, "total_steps": self.total_steps}
+
+  def _loop(self, state, first: int, checkpoints: Checkpoints, log: MetricsLog, stop: "_Signals"):
+    """Runs steps `first`.. to the end. Returns the last state and the last metrics written.
+
+    The metrics of a step are read only when the next one is on its way, so the devices never wait for the log.
+    """
+    train, last, pending = self.config.train, {}, None
+    batches = self._train_batches(first)
+    with tqdm(total=self.total_steps, initial=first, desc="train", unit="step", disable=jax.process_index() != 0) as bar:
+      for number in range(first + 1, self.total_steps + 1):
+        host_batch = next(batches)
+        state, metrics = self.train_step(state, self._to_device(host_batch))
+        if pending is not None:
+          last |= self._report(*pending, log, bar)
+        pending = (number, metrics, host_batch)
+        last_step = number == self.total_steps
+        evaluate = (train.eval_every and number % train.eval_every == 0) or last_step
+        save = (train.checkpoint_every and number % train.checkpoint_every == 0) or stop.received
+        if not (evaluate or save):
+          continue
+        last |= self._report(*pending, log, bar)
+        pending, began = None, time.perf_counter()
+        if evaluate and "eval" in self.dataset.num_rows:
+          values = self.evaluate(state.params)
+          log.write(number, values)
+          last |= values
+        if save:
+          checkpoints.save(canonical(state, self.execution), self._record(), wait=stop.received)
+        self.rates.exclude(time.perf_counter() - began)
+        if stop.received and not last_step:
+          raise Interrupted(f"stopped at step {number} of {self.total_steps}; saved. Run the same command to go on")
+    return state, last
+
+  def _report(self, number: int, metrics, host_batch, log: MetricsLog, bar: tqdm) -> dict[str, float]:
+    """Reads a step's metrics, checks them, and writes them where the config says so. Returns what it wrote."""
+    values = {k: float(v) for k, v in metrics.items()}
+    if not (math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"])):
+      path = self.workdir / f"not_finite_step_{number}.npz"
+      np.savez(path, **host_batch)
+      raise UserError(f"loss {values['loss']}, gradient norm {values['grad_norm']} at step {number}: not finite. "
+                      f"The batch is in {path}; the last checkpoint is from before")
+    positions = host_batch["positions"][host_batch["segment_ids"] != 0].astype(np.int64) + 1
+    keys = positions if self.model.sliding_window is None else np.minimum(positions, self.model.sliding_window)
+    scale = jax.process_count()  # the rates are the whole job's
+    self.rates.add(self.batch_size * self.dataset.seq_len, int(values["tokens"]), int(values["trained_tokens"]), int(keys.sum()) * scale)
+    bar.update(1)
+    if number % self.config.train.log_every and number != self.total_steps:
+      return {}
+    values |= self.rates.report()
+    log.write(number, values)
+    bar.set_postfix(loss=f"{values['loss']:.3f}", tokens_s=f"{values['tokens_per_second']:.0f}")
+    return values
+
+  def evaluate(self, params) -> dict[str, float]:
+    """Returns the mean loss per trained token of the split "eval": over all, of each task and of each skill."""
+    tasks, skills = self.dataset.tasks, self.dataset.skills
+    nll, count = np.zeros(len(tasks)), np.zeros(len(tasks))
+    rows = self.config.train.eval_batch_size
+    total = data.num_steps(self.dataset.num_rows["eval"], rows, 1)
+    batches = data.batches(self.dataset, "eval", rows, seed=None, epochs=1,
+                           process_index=jax.process_index(), process_count=jax.process_count())
+    for batch in tqdm(batches, total=total, desc="eval", leave=False, disable=jax.process_index() != 0):
+      sums, counts = self.eval_step(params, self._to_device(batch))
+      task_BS = _all_rows(batch["segment_tasks"])
+      real = task_BS >= 0
+      np.add.at(nll, task_BS[real], _host(sums)[real])
+      np.add.at(count, task_BS[real], _host(counts)[real])
+    values = {"eval/loss": nll.sum() / count.sum()}
+    for kind, names in (("task", tasks), ("skill", skills)):
+      for name in sorted(set(names)):
+        mine = np.array([n == name for n in names])
+        if count[mine].sum():
+          values[f"eval/{kind}/{name}"] = nll[mine].sum() / count[mine].sum()
+    return values
+
+  def _train_batches(self, start_step: int) -> Iterator[dict[str, np.ndarray]]:
+    return data.batches(self.dataset, "train", self.batch_size, seed=self.config.seed, start_step=start_step,
+                        process_index=jax.process_index(), process_count=jax.process_count())
+
+  def _to_device(self, batch):
+    return global_batch({k: batch[k] for k in MODEL_ARRAYS}, self.execution.sharding)
+
+  def _write_model(self, state) -> None:
+    dtype = self.config.train.write_model
+    if dtype not in ("float32", "bfloat16"):
+      raise UserError(f"train.write_model is {dtype!r}; choose float32, bfloat16 or None")
+    params = jax.tree.map(lambda p: p.astype(dtype), canonical(state, self.execution).params)
+    write_bundle(self.workdir / "model", self.model, params, self.dataset.path / "tokenizer", self.dataset.format, overwrite=True)
+
+
+class _Signals:
+  """Notes SIGTERM and SIGINT instead of dying of them; the loop looks at `received` between steps."""
+
+  received = False
+
+  def __enter__(self):
+    self._old = {}
+    for number in (signal.SIGTERM, signal.SIGINT):
+      with contextlib.suppress(ValueError):  # not in the main thread: a notebook, a test
+        self._old[number] = signal.signal(number, self._note)
+    return self
+
+  def _note(self, number, frame):
+    if self.received:  # asked twice: now
+      signal.signal(number, self._old[number])
+      signal.raise_signal(number)
+    self.received = True
+
+  def __exit__(self, *_):
+    for number, handler in self._old.items():
+      signal.signal(number, handler)
+
+
+def _model_config(config, dataset: data.PackedDataset) -> LlamaConfig:
+  """Returns the architecture: a preset with overrides, or that of the model to start from."""
+  if (config.preset is None) == (config.init_from is None):
+    raise UserError("give one of model.preset (random start) and model.init_from (a model's folder)")
+  model = preset(config.preset) if config.preset is not None else Bundle.open(config.init_from).config
+  fields = [f.name for f in dataclasses.fields(LlamaConfig)]
+  for name in config.overrides:
+    if name not in fields:
+      raise UserError(f"model.overrides.{name}: no such field{did_you_mean(name, fields)}")
+  model = dataclasses.replace(model, **config.overrides)
+  if model.vocab_size < dataset.vocab_size:
+    raise UserError(f"the model's vocabulary has {model.vocab_size} entries, the tokenizer of {dataset.path} "
+                    f"{dataset.vocab_size}; set model.overrides.vocab_size or pack with the model's own tokenizer")
+  if model.max_positions < dataset.seq_len:
+    raise UserError(f"the model was made for {model.max_positions} positions, the rows of {dataset.path} have {dataset.seq_len}")
+  return model
+
+
+def _check_batch(batch_size: int, micro_batches: int, sharding: Sharding | None) -> None:
+  shards = sharding.batch_shards if sharding else 1
+  if batch_size % (shards * micro_batches):
+    raise UserError(f"data.batch_size = {batch_size} is not a multiple of {shards} batch shards of the mesh "
+                    f"x data.micro_batches = {micro_batches}")
+
+
+def _total_steps(config, rows: int, batch_size: int) -> int:
+  if (config.steps is None) == (config.epochs is None):
+    raise UserError("give one of train.steps and train.epochs")
+  return config.steps if config.steps is not None else data.num_steps(rows, batch_size, config.epochs)
+
+
+def _all_rows(local: np.ndarray) -> np.ndarray:
+  """Returns every process's rows, in process order."""
+  if jax.process_count() == 1:
+    return local
+  from jax.experimental import multihost_utils
+  return multihost_utils.process_allgather(local, tiled=True)
+
+
+def _host(array: jax.Array) -> np.ndarray:
+  if array.is_fully_addressable:
+    return np.asarray(array)
+  from jax.experimental import multihost_utils
+  return multihost_utils.process_allgather(array, tiled=True)

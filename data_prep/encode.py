@@ -1,0 +1,250 @@
+"""Trajectories to token ids: blocks, worker processes, and a flat file that keeps memory small.
+
+Blocks of trajectories are rendered and fitted to the row length, in this process or in several, and
+taken back in the order of the input, so that the result does not depend on the number of workers or
+on the block size. Token ids go to a temporary flat file on disk. What stays in memory is 60 bytes per
+trajectory, 28 per segment (a conversation, or one window of it; 16 of them while it is packed) and at
+most two blocks per worker: ten million conversations take about 0.8 GB.
+"""
+
+import collections
+from collections.abc import Iterable, Iterator, Sequence
+import concurrent.futures
+from concurrent.futures import process
+import dataclasses
+import hashlib
+import itertools
+import multiprocessing
+import os
+import pathlib
+import signal
+import threading
+
+import numpy as np
+
+from agentbank_jax import chat
+from agentbank_jax.errors import UserError
+from agentbank_jax.tokenizer import load_tokenizer
+from agentbank_jax.trajectory import Trajectory
+from data_prep import overlong
+
+REFUSED_TASK = "refused_task"
+UNRENDERABLE = "does_not_fit_the_chat_format"
+
+_TRAIN_BIT = np.uint32(1 << 31)  # ids and loss flags share one 32-bit word of the flat file
+
+
+@dataclasses.dataclass(frozen=True)
+class Encoder:
+  """What turns a trajectory into segments. Picklable: each worker builds its own renderer from it.
+
+  Attributes:
+    tokenizer: path.
+    format: chat format.
+    seq_len: positions in a row.
+    policy: one of `overlong.POLICIES`.
+    refuse_tasks: tasks whose trajectories are dropped.
+    seed: seeds the keys that order the mixture.
+  """
+
+  tokenizer: str
+  format: str
+  seq_len: int
+  policy: str
+  refuse_tasks: tuple[str, ...]
+  seed: int
+
+  def make_renderer(self) -> chat.Renderer:
+    return chat.make_renderer(load_tokenizer(self.tokenizer), self.format)
+
+
+# Per trajectory. `key` orders the mixture and finds a trajectory that is in both splits; `reason` is an
+# index into `Corpus.reasons`, 0 for kept; `ids` is the length as rendered, and where those ids went;
+# `joined_turns` were made one with the turn before them, for a format of strict alternation.
+_TRAJECTORY = np.dtype([("key", "<u8"), ("source", "<i2"), ("task", "<i4"), ("reason", "<i2"),
+                        ("segments", "<i4"), ("ids", "<i4"), ("trained", "<i4"), ("masked", "<i4"),
+                        ("dropped", "<i4"), ("joined_turns", "<i4"), ("id_bytes", "<i4")])
+
+
+@dataclasses.dataclass
+class _Block:
+  """One block, encoded: what a worker sends back."""
+
+  rows: np.ndarray  # _TRAJECTORY [n]; task and reason are filled in by the parent
+  ids: list[str]
+  tasks: list[str]
+  reasons: list[str | None]
+  notes: list[str]
+  lengths: list[int]  # ids in each segment
+  words: np.ndarray  # uint32, all segments end to end
+
+
+def encode_block(renderer: chat.Renderer, encoder: Encoder, source: int,
+                 block: Sequence[Trajectory]) -> _Block:
+  """Renders a block by one `encode_batch` and fits each conversation to the row length."""
+  wanted = [t for t in block if t.task not in encoder.refuse_tasks]
+  rendered = iter(renderer.encode_batch(wanted))
+  out = _Block(np.zeros(len(block), _TRAJECTORY), [t.id for t in block], [t.task for t in block], [], [], [],
+               np.empty(0, np.uint32))
+  out.rows["source"] = source
+  words = []
+  for trajectory, row in zip(block, out.rows, strict=True):
+    row["key"] = trajectory_key(trajectory, encoder.seed)
+    row["id_bytes"] = len(trajectory.id.encode())
+    if trajectory.task in encoder.refuse_tasks:
+      out.reasons.append(REFUSED_TASK)
+      continue
+    result = next(rendered)
+    if isinstance(result, chat.ChatError):
+      out.reasons.append(UNRENDERABLE)
+      out.notes.append(f"{trajectory.id}: {result}")
+      continue
+    is_assistant = np.array([turn.role == "assistant" for turn in trajectory.turns])
+    pieces = overlong.fit(result.tokens, result.train, result.turn, is_assistant, encoder.seq_len + 1,
+                          encoder.policy)
+    out.reasons.append(pieces.reason)
+    row["ids"], row["joined_turns"] = len(result.tokens), result.merged_turns
+    row["segments"] = len(pieces.segments)
+    row["trained"], row["masked"], row["dropped"] = pieces.trained, pieces.masked, pieces.dropped
+    for ids, train in pieces.segments:
+      out.lengths.append(len(ids))
+      words.append(ids.astype(np.uint32) | np.where(train, _TRAIN_BIT, np.uint32(0)))
+  out.words = np.concatenate([out.words, *words])
+  return out
+
+
+def trajectory_key(trajectory: Trajectory, seed: int) -> int:
+  """Returns 64 bits that depend on the text and the seed alone, not on file, order, id or tokenizer."""
+  digest = hashlib.blake2b(seed.to_bytes(8, "little", signed=True), digest_size=8)
+  for turn in trajectory.turns:
+    digest.update(f"{turn.role}\0{len(turn.content)}\0{turn.content}".encode())
+  return int.from_bytes(digest.digest(), "little")
+
+
+class Corpus:
+  """All trajectories of a run: counts in memory, ids on disk.
+
+  Attributes:
+    rows: structured array [N] (`key source task reason segments ids trained masked dropped joined_turns`).
+    tasks: names, in order of appearance.
+    reasons: names; 0 is "", kept.
+    notes: the first few `id: why` of conversations that the chat format cannot hold.
+    lengths: int32 [S], ids in each segment; trajectory i has segments `first_segment[i]` onwards.
+    first_segment: int64 [N + 1].
+  """
+
+  def __init__(self, rows, tasks, reasons, notes, lengths, folder: pathlib.Path):
+    self.rows, self.tasks, self.reasons, self.notes, self.lengths = rows, tasks, reasons, notes, lengths
+    self.first_segment = np.concatenate([[0], np.cumsum(rows["segments"], dtype=np.int64)])
+    self._word_start = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    self._id_start = np.concatenate([[0], np.cumsum(rows["id_bytes"], dtype=np.int64)])
+    # An empty file cannot be mapped.
+    self._words = np.memmap(folder / "words", np.uint32, "r") if len(lengths) else np.empty(0, np.uint32)
+    self._ids = np.memmap(folder / "ids", np.uint8, "r") if len(rows) else np.empty(0, np.uint8)
+
+  @property
+  def tokens(self) -> np.ndarray:
+    """int64 [N], the positions that each trajectory takes in packed rows."""
+    ends = np.concatenate([[0], np.cumsum(self.lengths - 1, dtype=np.int64)])[self.first_segment]
+    return np.diff(ends)
+
+  def drop(self, trajectories: np.ndarray, reason: str) -> None:
+    """Marks trajectories as dropped."""
+    if reason not in self.reasons:
+      self.reasons.append(reason)
+    self.rows["reason"][trajectories] = self.reasons.index(reason)
+
+  def segments_of(self, trajectories: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the segments of trajectories, in order, and the trajectory of each: two int64 [S]."""
+    counts = self.rows["segments"][trajectories].astype(np.int64)
+    owners = np.repeat(trajectories, counts)
+    within = np.arange(len(owners)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return self.first_segment[owners] + within, owners
+
+  def segment(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+    """Returns `(ids int32 [n], train bool [n])`."""
+    words = self._words[self._word_start[index]:self._word_start[index + 1]]
+    return (words & ~_TRAIN_BIT).astype(np.int32), words >= _TRAIN_BIT
+
+  def trajectory_id(self, index: int) -> str:
+    return self._ids[self._id_start[index]:self._id_start[index + 1]].tobytes().decode()
+
+
+def encode(encoder: Encoder, sources: Sequence[Iterable[Trajectory]], folder: pathlib.Path, workers: int,
+           block_size: int) -> Corpus:
+  """Encodes all trajectories of all sources, in order.
+
+  Args:
+    encoder: what to do.
+    sources: trajectories of each source.
+    folder: for the two flat files; must outlive the result.
+    workers: processes; 0 encodes in this one.
+    block_size: trajectories per block.
+
+  Raises:
+    UserError: a worker died.
+  """
+  tasks: dict[str, int] = {}
+  reasons: dict[str, int] = {"": 0}
+  notes: list[str] = []
+  rows, lengths = [np.empty(0, _TRAJECTORY)], [np.empty(0, np.int32)]
+  with (folder / "words").open("wb") as words, (folder / "ids").open("wb") as ids:
+    for block in _encoded_blocks(encoder, _blocks(sources, block_size), workers):
+      block.rows["task"] = [tasks.setdefault(task, len(tasks)) for task in block.tasks]
+      block.rows["reason"] = [reasons.setdefault(reason or "", len(reasons)) for reason in block.reasons]
+      notes += block.notes[:max(0, 5 - len(notes))]
+      rows.append(block.rows)
+      lengths.append(np.array(block.lengths, np.int32))
+      block.words.tofile(words)
+      ids.write("".join(block.ids).encode())
+  return Corpus(np.concatenate(rows), list(tasks), list(reasons), notes, np.concatenate(lengths), folder)
+
+
+def _blocks(sources: Sequence[Iterable[Trajectory]], size: int) -> Iterator[tuple[int, list[Trajectory]]]:
+  """Yields `(source, trajectories)`; no block spans two sources."""
+  for source, trajectories in enumerate(sources):
+    iterator = iter(trajectories)
+    while block := list(itertools.islice(iterator, size)):
+      yield source, block
+
+
+def _encoded_blocks(encoder: Encoder, blocks: Iterator[tuple[int, list[Trajectory]]],
+                    workers: int) -> Iterator[_Block]:
+  """Yields encoded blocks in the order of `blocks`, with at most two blocks per worker under way."""
+  if not workers:
+    renderer = encoder.make_renderer()
+    for source, block in blocks:
+      yield encode_block(renderer, encoder, source, block)
+    return
+  context = multiprocessing.get_context("spawn")
+  with concurrent.futures.ProcessPoolExecutor(workers, context, _start_worker, (encoder,)) as pool:
+    pending = collections.deque(pool.submit(_work, *block) for block in itertools.islice(blocks, 2 * workers))
+    try:
+      while pending:
+        yield pending.popleft().result()
+        pending.extend(pool.submit(_work, *block) for block in itertools.islice(blocks, 1))
+    except process.BrokenProcessPool:
+      raise UserError("a worker process died while encoding, probably for want of memory; "
+                      "lower config.workers or config.block_size") from None
+    finally:
+      pool.shutdown(wait=True, cancel_futures=True)
+
+
+_worker: tuple[chat.Renderer, Encoder] | None = None  # of a worker process; set once, when it starts
+
+
+def _start_worker(encoder: Encoder) -> None:
+  global _worker
+  signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C is the parent's business
+  os.environ["TOKENIZERS_PARALLELISM"] = "false"  # the processes are the parallelism
+  threading.Thread(target=_die_with_parent, daemon=True).start()
+  _worker = encoder.make_renderer(), encoder
+
+
+def _die_with_parent() -> None:
+  multiprocessing.parent_process().join()  # a killed parent would leave its workers waiting for ever
+  os._exit(1)
+
+
+def _work(source: int, block: list[Trajectory]) -> _Block:
+  return encode_block(*_worker, source, block)
