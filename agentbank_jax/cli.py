@@ -69,9 +69,8 @@ def _run(name: str, verb: Verb, config, workdir: pathlib.Path) -> None:
   from agentbank_jax import runtime
   from agentbank_jax.summary import write_summary
   runtime.prepare()
-  logging.use_absl_handler()
-  logging.set_verbosity(logging.INFO if name in ("train", "quickstart") else logging.WARNING)
-  logging.set_stderrthreshold("warning")
+  flags.FLAGS([name])  # absl's own, at their defaults: it complains about logging before that
+  logging.set_verbosity(logging.WARNING)  # the libraries say much at INFO
   started = time.monotonic()
   try:
     result = importlib.import_module(verb.module).run(config, workdir)

@@ -15,7 +15,7 @@ MESH_AXES = ("data", "fsdp", "tensor")
 
 # Logical axes of parameters and activations; see `models.llama` for which array has which.
 LOGICAL_AXES = ("batch", "length", "layers", "vocab", "embed", "heads", "kv_heads", "mlp",
-                "act_embed", "act_heads", "act_kv_heads", "act_mlp", "act_vocab")
+                "act_embed", "act_heads", "act_kv_heads", "act_mlp")
 
 
 @dataclasses.dataclass(frozen=True)

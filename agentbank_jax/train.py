@@ -9,12 +9,12 @@ import signal
 import time
 from typing import Any
 
-from absl import logging
 import jax
 import numpy as np
 from tqdm import tqdm
 
-from agentbank_jax import data, flops, step as steps
+from agentbank_jax import data, flops
+from agentbank_jax import step as steps
 from agentbank_jax.bundle import Bundle, write_bundle
 from agentbank_jax.checkpoint import Checkpoints
 from agentbank_jax.errors import Interrupted, UserError, did_you_mean
@@ -110,7 +110,8 @@ class Trainer:
                         f"gives {value!r}; its data order cannot go on. Use another --workdir, or the old config")
     if int(state.step) > self.total_steps:
       raise UserError(f"{checkpoints.directory} is at step {int(state.step)}, beyond the {self.total_steps} steps of the config")
-    logging.info("resuming at step %d", int(state.step))
+    if jax.process_index() == 0:
+      print(f"resuming at step {int(state.step)} of {self.total_steps}", flush=True)
     return place(state, self.execution, self.model.num_layers), record
 
   def _record(self) -> dict[str, Any]:

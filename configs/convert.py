@@ -15,8 +15,9 @@ there, of the wrong shape or dtype, or not finite stops the conversion with its 
 config.json whose value the model cannot express. The target appears whole or not at all.
 
 Memory: weights pass through one canonical parameter at a time (all layers of one: 2.7 GiB for Llama-2-7B in
-bfloat16, 35 GiB for 70B), with a shard of `max_shard_size` beside it on the way out. The parity check needs
-both models in float32 (2 x 25 GiB for 7B): on a small machine pass `--config.check.enabled=False`.
+bfloat16, 35 GiB for 70B). With reading and writing, the measured peak is three times the largest one; on the way
+out a shard of `max_shard_size` is beside it. The parity check needs both models in float32 (2 x 25 GiB for 7B):
+on a small machine pass `--config.check.enabled=False`.
 
 Expect, in workdir/summary.json, `parity.greedy_equal` of 1.0 and `parity.max_abs_difference` far below the
 tolerance (about 1e-6 for tiny random models). The reference is transformers where PyTorch is installed and a

@@ -1,7 +1,7 @@
 """Plays tasks with a model and scores it: success with its confidence interval, and every episode to read.
 
   agentbank evaluate --config=configs/evaluate.py --workdir=runs/evaluate \
-      --config.engine.checkpoint=runs/train/checkpoints --config.tasks="('arithmetic', 'household')"
+      --config.engine.model=runs/train/model --config.tasks="('arithmetic', 'household')"
 
 writes runs/evaluate/episodes/TASK.jsonl (one trajectory per episode, which can be trained on), the
 scores in summary.json, and report.html. Stopped at any moment, the same command plays what is missing.
@@ -14,6 +14,8 @@ The task's own expert, which needs no model and shows what the environments expe
 """
 
 import ml_collections
+
+from configs.base import execution_and_mesh
 
 
 def get_config() -> ml_collections.ConfigDict:
@@ -30,14 +32,14 @@ def get_config() -> ml_collections.ConfigDict:
 
   # The model that plays, where `player` is engine.
   config.engine = ml_collections.ConfigDict()
-  config.engine.checkpoint = ""  # a folder of `agentbank train` or `agentbank convert`
-  config.engine.format = "llama2"  # the chat format that it was trained with
+  config.engine.model = ""  # a model's folder: of `agentbank train` or `agentbank convert`, or Hugging Face's
+  config.engine.format = ""  # the chat format; "": the one that the model's folder states
+  config.engine.chunk = 16  # tokens drawn between two looks at who has finished; the results do not depend on it
 
   # How it samples. Part of the logs' fingerprint: other settings need another workdir.
   config.sampling = ml_collections.ConfigDict()
   config.sampling.temperature = 0.0  # 0: the likeliest token
-  config.sampling.top_k = 0  # 0: all tokens
-  config.sampling.top_p = 1.0
+  config.sampling.top_p = 1.0  # draw among the likeliest tokens that together have this probability
   config.sampling.turn_tokens = 512  # a turn is cut there
   config.sampling.context = 4096  # tokens of a conversation; one that no longer fits ends as context_limit
 
@@ -49,4 +51,5 @@ def get_config() -> ml_collections.ConfigDict:
 
   config.retry_excluded = False  # play episodes again that an earlier run had to exclude
   config.examples = 2  # solved, unsolved and excluded episodes of each task in the report
+  execution_and_mesh(config)
   return config

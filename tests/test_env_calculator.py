@@ -71,13 +71,16 @@ def test_the_right_value_as_an_expression_is_no_answer():
 
 
 def test_solutions_become_steps_and_thoughts_do_not_tell_the_result():
-  assert [tuple(step) for step in calculations(NATALIA)] == [
+  steps, rest = calculations(NATALIA)
+  assert [tuple(step) for step in steps] == [
       ("Natalia sold 48/2 clips in May.", "48/2", 24),
       ("Natalia sold 48+24 clips altogether in April and May.", "48+24", 72)]
-  assert gold_answer(NATALIA) == "72"
+  assert (rest, gold_answer(NATALIA)) == ("", "72")
   # Plain equations count where they hold; units, percent and thousands are read.
-  plain = "First 5 boxes x 4 = 20 pens.\nThat is 20/80 x 100% = 25% of all.\n#### 25"
-  assert [step.expression for step in calculations(plain)] == ["5 * 4", "20/80 * 100"]
+  steps, rest = calculations("First 5 boxes x 4 = 20 pens.\nThat is 20/80 x 100% = 25% of all.\nDone.\n#### 25")
+  assert [step[:2] for step in steps] == [
+      ("First 5 boxes x 4 pens.", "5 * 4"), ("That is 20/80 x 100% of all.", "20/80 * 100")]
+  assert rest == "Done."
 
 
 @pytest.mark.parametrize("solution, reason", [

@@ -1,6 +1,7 @@
 """The SQL environment: what an agent can read, what it can never do, and what its result is worth."""
 
 import random
+import resource
 import sqlite3
 import time
 
@@ -32,8 +33,8 @@ def act(env, text):
 
 def test_an_episode(env):
   assert act(env, "SHOW TABLES").observation == "cars"
-  assert act(env, "desc `cars`;").observation == "name | text\nprice | integer"
-  assert act(env, "SELECT * FROM cars").observation == "Audi | 30\nFiat | 10\nOpel | 20\nSeat | None"
+  assert act(env, "desc `cars`;").observation == "name | text; price | integer"
+  assert act(env, "SELECT * FROM cars").observation == "Audi | 30; Fiat | 10; Opel | 20; Seat | None"
   assert act(env, "```sql\nSELECT name FROM cars\nWHERE price < 15;\n```").observation == "Fiat"
   step = act(env, "submit")
   assert (step.reward, step.terminated, step.info) == (1.0, True, {"solved": True})
@@ -101,11 +102,6 @@ def test_attacks_are_errors_and_change_nothing(env, attack, tmp_path):
   assert act(env, "SELECT COUNT(*), SUM(price) FROM cars").observation == "4 | 60"
 
 
-def nested(levels, body):
-  """Returns common table expressions, each using the one before twice: 2**levels to compile."""
-  return ", ".join(f"c{i} AS (SELECT {body.format(f'c{i - 1}')})" for i in range(1, levels))
-
-
 ENDLESS = [
     "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r) SELECT COUNT(*) FROM r",
     "WITH RECURSIVE r(n, s) AS (SELECT 1, 'x' UNION ALL SELECT n + 1, substr(s || n || s, 1, 20000) FROM r) "
@@ -114,8 +110,6 @@ ENDLESS = [
     f"SELECT SUM(s LIKE '%{'x' * 190}y') FROM r",
     "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r LIMIT 5000) SELECT SUM(a.n * b.n * c.n) "
     "FROM r a, r b, r c",
-    f"WITH c0 AS (SELECT 1 AS a), {nested(26, '(SELECT max(a) FROM {0}) + (SELECT min(a) FROM {0}) AS a')} "
-    "SELECT a FROM c25",
 ]
 
 
@@ -130,10 +124,24 @@ def test_what_would_run_on_is_stopped(env, statement, monkeypatch):
   assert act(env, GOLD).observation == "Fiat"
 
 
+@pytest.mark.parametrize("level", [
+    "(SELECT max(a) FROM {0}) + (SELECT min(a) FROM {0}) AS a",
+    "x.a FROM {0} x, {0} y",
+    "a FROM {0} UNION ALL SELECT a FROM {0}",
+])
+def test_what_compiles_to_an_enormous_program_is_stopped(env, level):
+  # Each common table expression uses the one before twice: 2**25 copies, were there memory for them.
+  tables = ", ".join(f"c{i} AS (SELECT {level.format(f'c{i - 1}')})" for i in range(1, 26))
+  before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+  step = act(env, f"WITH c0 AS (SELECT 1 AS a), {tables} SELECT a FROM c25")
+  assert step.observation == "Error executing query: the statement needs too much memory"
+  assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 400 * 1024  # KiB
+  assert act(env, GOLD).observation == "Fiat"
+
+
 def test_long_results_say_what_is_left_out(env):
   numbers = "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r LIMIT 64) SELECT n FROM r"
-  lines = act(env, numbers).observation.splitlines()
-  assert lines[:50] == [str(n) for n in range(1, 51)] and lines[50:] == ["... (50 of 64 rows shown)"]
+  assert act(env, numbers).observation == f"{'; '.join(map(str, range(1, 51)))} ... (50 of 64 rows shown)"
   text = act(env, "SELECT replace('" + "x" * 3_000 + "', 'x', 'yz')").observation
   assert text == "yz" * 1_000 + "... (2000 of 6000 characters shown)"
 

@@ -7,6 +7,8 @@ import importlib.util
 import pathlib
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from agentbank_jax.bundle import Bundle
@@ -40,29 +42,30 @@ class Parity:
 
 
 def check_parity(bundle: Bundle, hf_folder: pathlib.Path, *, rows: int, length: int, greedy_tokens: int,
-                 seed: int, reference: str = "auto", logits_fn: LogitsFn | None = None) -> Parity:
+                 seed: int, round_to: str = "float32", reference: str = "auto",
+                 logits_fn: LogitsFn | None = None) -> Parity:
   """Compares our logits from `bundle` with HF's from `hf_folder`, both in float32, on random tokens.
 
-  HF's weights are rounded to the bundle's dtype first, so that narrowing is not taken for an error.
 
   Args:
     rows, length: of the random tokens.
     greedy_tokens: how many tokens each side continues every row with.
     seed: of the random tokens.
+    round_to: dtype both sides' weights are rounded to first: where a conversion narrowed them, the narrow one,
+      so that rounding is not taken for an error.
     reference: "transformers" (needs PyTorch), "numpy", or "auto": the first where it can run.
     logits_fn: our model; None for `models.llama`.
   """
   if reference == "auto":
     reference = "transformers" if importlib.util.find_spec("torch") else "numpy"
-  config, dtypes = bundle.config, {str(dtype) for dtype in bundle.dtypes.values()}
-  round_to = dtypes.pop() if len(dtypes) == 1 else "float32"  # several: they were kept as they came
   if reference == "transformers":
     reference, theirs = _transformers(hf_folder, round_to)
   else:
     theirs = lambda tokens: reference_logits(hf_folder, tokens, round_to=round_to)
-  params, logits_fn = bundle.load_params(dtype=np.float32), logits_fn or llama_logits
-  ours = lambda tokens: np.asarray(logits_fn(params, config, tokens))
-  tokens = np.random.default_rng(seed).integers(config.vocab_size, size=(rows, length), dtype=np.int32)
+  params = jax.tree.map(lambda array: array.astype(np.float32), bundle.load_params(dtype=round_to))
+  logits_fn = logits_fn or llama_logits
+  ours = lambda tokens: np.asarray(logits_fn(params, bundle.config, tokens))
+  tokens = np.random.default_rng(seed).integers(bundle.config.vocab_size, size=(rows, length), dtype=np.int32)
   (a, a_wrote), (b, b_wrote) = (_continue_greedily(f, tokens, greedy_tokens) for f in (ours, theirs))
   return Parity(
     reference=reference,
@@ -88,9 +91,6 @@ def llama_logits(params: dict[str, Any], config: LlamaConfig, tokens: np.ndarray
 
 @functools.cache
 def _compiled_llama(config: LlamaConfig):
-  import jax
-  import jax.numpy as jnp
-
   from agentbank_jax.models import llama
   from agentbank_jax.models.execution import Execution
 

@@ -14,7 +14,7 @@ T = TypeVar("T")
 
 def import_hf(source: pathlib.Path, target: pathlib.Path, dtype: str = "keep", overwrite: bool = False,
               verify: Callable[[pathlib.Path], T] = lambda folder: None) -> T:
-  """Converts an HF folder; the most that is in memory is the largest canonical parameter (all layers of one).
+  """Converts an HF folder, one canonical parameter (all layers of one) in memory at a time, with write buffers.
 
   Args:
     source: HF folder: config.json, safetensors, tokenizer files.

@@ -39,7 +39,8 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> dict:
       return None
     bundle, hf = (written, source) if config.direction == "from_hf" else (source, written)
     parity = check_parity(Bundle.open(bundle), hf, rows=config.check.rows, length=config.check.length,
-                          greedy_tokens=config.check.greedy_tokens, seed=config.check.seed)
+                          greedy_tokens=config.check.greedy_tokens, seed=config.check.seed,
+                          round_to="float32" if config.dtype == "keep" else config.dtype)
     logging.info("parity: %s", parity)
     require(parity, config.check.tolerance, f"{source} -> {target}")
     return dataclasses.asdict(parity)

@@ -26,7 +26,7 @@ _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "Gi
 
 def export_hf(source: pathlib.Path, target: pathlib.Path, dtype: str = "keep", max_shard_size: str = "5GB",
               overwrite: bool = False, verify: Callable[[pathlib.Path], T] = lambda folder: None) -> T:
-  """Converts a bundle; the most that is in memory is one canonical parameter and one shard.
+  """Converts a bundle, one canonical parameter and one shard in memory at a time, with read buffers.
 
   Args:
     source: the bundle.

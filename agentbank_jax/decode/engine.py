@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from agentbank_jax.decode import cache as kv, programs
+from agentbank_jax.decode import cache as kv
+from agentbank_jax.decode import programs
 from agentbank_jax.decode.sampling import Sampling
 from agentbank_jax.errors import UserError
 from agentbank_jax.models.config import LlamaConfig

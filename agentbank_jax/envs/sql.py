@@ -31,8 +31,8 @@ class SqlEnv:
 
     Args:
       folder: has `<db>.sqlite`; None where every instance brings its tables.
-      compact: False shows rows as InterCode does, a Python list of tuples. True shows one row a line,
-        cells separated by " | ", and of DESC's six columns field and type only.
+      compact: False shows rows as InterCode does, a Python list of tuples. True shows "Audi | 30; Fiat | 10",
+        and of DESC's six columns field and type only.
     """
     self._folder = folder
     self._compact = compact
@@ -77,13 +77,13 @@ def show(rows: list[Row], compact: bool) -> str:
   """Returns rows as text. What is left out is said: "... (50 of 64 rows shown)"."""
   shown = rows[:MAX_ROWS]
   if compact:
-    text = "\n".join(" | ".join(map(str, row)) for row in shown) if rows else "no rows"
+    text = "; ".join(" | ".join(map(str, row)) for row in shown) if rows else "no rows"
   else:
     text = str(shown)
   if len(text) > MAX_CHARACTERS:
     text = f"{text[:MAX_CHARACTERS]}... ({MAX_CHARACTERS} of {len(text)} characters shown)"
   if len(rows) > MAX_ROWS:
-    text += f"\n... ({MAX_ROWS} of {len(rows)} rows shown)"
+    text += f" ... ({MAX_ROWS} of {len(rows)} rows shown)"
   return text
 
 

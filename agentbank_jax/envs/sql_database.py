@@ -2,8 +2,8 @@
 
 What stands between the agent and the machine, each of it sufficient against writing: the connection is
 read-only or in memory, `PRAGMA query_only`, and an authorizer that knows only reading. Against running
-on or filling up: only functions that take bounded time, a limit on every value and on a whole result,
-and a deadline, looked at while a statement is compiled (nested WITH grows exponentially) and while it runs.
+on or filling up: only functions that take bounded time, a limit on every value and on a whole result, a
+deadline, and a limit on memory (a nested WITH grows exponentially while it is compiled, before any clock).
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ MAX_VALUE = 50_000  # bytes of one value
 MAX_RESULT = 1_000_000  # characters of a result, as Python prints its rows
 _MAX_PATTERN = 200  # characters behind LIKE, which is quadratic and cannot be interrupted
 _STEPS = 100  # of SQLite's virtual machine, between two looks at the clock
-_MAX_HEAP = 2**28  # bytes of all databases of the process: nested WITH grows exponentially while it is compiled
+_MAX_HEAP = 2**28  # bytes of all databases of this process; SQLite knows no limit for one alone
 
 _READING = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_RECURSIVE}
 _PRAGMAS = {"table_info", "table_list", "foreign_key_list", "index_list", "index_info"}
@@ -54,7 +54,7 @@ class Database:
     connection.setlimit(sqlite3.SQLITE_LIMIT_SQL_LENGTH, MAX_STATEMENT)
     connection.setlimit(sqlite3.SQLITE_LIMIT_LIKE_PATTERN_LENGTH, _MAX_PATTERN)
     connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
-    connection.set_authorizer(self._authorize)
+    connection.set_authorizer(_authorize)
     connection.set_progress_handler(self._is_late, _STEPS)
 
   @classmethod
@@ -121,14 +121,17 @@ class Database:
         raise QueryError(f"stopped after {TIME_LIMIT:g} seconds") from None
       message = str(e)
       raise QueryError("only reading is allowed" if message == "not authorized" else message) from None
+    except MemoryError:
+      raise QueryError("the statement needs too much memory") from None
     return rows
 
   def _is_late(self) -> bool:
     return time.monotonic() > self._deadline
 
-  def _authorize(self, action: int, first: str | None, second: str | None, *_: str | None) -> int:
-    """SQLite's authorizer, asked about each part of a statement: `first` is a pragma, `second` a function."""
-    allowed = (action in _READING
-               or action == sqlite3.SQLITE_FUNCTION and second.lower() in _FUNCTIONS
-               or action == sqlite3.SQLITE_PRAGMA and first.lower() in _PRAGMAS)
-    return sqlite3.SQLITE_OK if allowed and not self._is_late() else sqlite3.SQLITE_DENY
+
+def _authorize(action: int, first: str | None, second: str | None, *_: str | None) -> int:
+  """SQLite's authorizer, asked about each part of a statement: `first` is a pragma, `second` a function."""
+  allowed = (action in _READING
+             or action == sqlite3.SQLITE_FUNCTION and second.lower() in _FUNCTIONS
+             or action == sqlite3.SQLITE_PRAGMA and first.lower() in _PRAGMAS)
+  return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY

@@ -41,9 +41,11 @@ def _expert(instance: Instance, observation: str) -> Generator[str, str, None]:
     SolutionError: it is not calculator steps.
   """
   del observation
-  for thought, expression, _ in calculations(instance.data["solution"]):
+  steps, rest = calculations(instance.data["solution"])
+  for thought, expression, _ in steps:
     yield f"Thought: {thought}\nAction: {expression}"
-  yield f"Final Answer: {instance.data['answer']}"
+  conclusion = f"Thought: {rest}\n" if rest else ""
+  yield f"{conclusion}Final Answer: {instance.data['answer']}"
 
 
 TASK = Task(

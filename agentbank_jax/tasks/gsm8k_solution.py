@@ -11,15 +11,19 @@ from typing import NamedTuple
 from agentbank_jax.envs.calculator import parse_number
 from agentbank_jax.envs.calculator_eval import evaluate, format_number
 
+# Possessive throughout (`*+`, `(?>...)`): a long line takes linear time to be found not to be an equation.
 _NUMBER = r"(?>\$?(?:\d+(?:,\d{3})*(?:\.\d+)?|\.\d+)%?)"
-_OPERAND = rf"\(*\ ?{_NUMBER}(?:\ ?[A-Za-z]+\b){{0,3}}?\ ?\)*"  # "(2 eggs", "$3", "40%)"
+_OPERAND = rf"\(*+\ ?{_NUMBER}(?:\ ?(?!x\b)[A-Za-z]+\b){{0,3}}+\ ?\)*+"  # "(2 eggs", "$3", "40%)"
 _CALCULATION = re.compile(rf"""
     # an annotation, between the sign and the result of the text around it,
-    (?:\s*=)?\s*\$?<<(?P<expression>[^<>]*)=(?P<value>[^<>=]*)>>(?:{_NUMBER})?
-    # or a plain equation with a number on its right
-    |(?<![\w.,$])(?P<sum>{_OPERAND}(?:(?:\ *[-+*/x×÷−–]\ *|(?=\()){_OPERAND})+)\ *=\ *(?P<result>{_NUMBER})
+    (?:\ *+=)?\ *+\$?<<(?P<expression>[^<>]*)=(?P<value>[^<>=]*)>>(?:{_NUMBER})?
+    # or a whole plain equation with a number on its right
+    |(?<![\w.,$(+*/×÷−–-])(?<![+*/×÷−–-]\ )(?<!\ x\ )
+    (?P<sum>{_OPERAND}(?:(?:\ *+[-+*/x×÷−–]\ *+|(?=\()){_OPERAND})++)\ *=\ *(?P<result>{_NUMBER})
     (?!\ *[A-Za-z]*\ *[-+*/x×÷−–=]\ *[\d$(.])
     """, re.VERBOSE)
+_SENTENCE_END = re.compile(r"\n|[.;!?](?=\s|\Z)|\Z")
+_CLAUSE_END = re.compile(r",\s| (?:and|so|then|but|which)\b")
 _SIGNS = str.maketrans({"×": "*", "÷": "/", "−": "-", "–": "-"})
 
 
@@ -56,8 +60,8 @@ def gold_answer(solution: str) -> str:
   return format_number(value)
 
 
-def calculations(solution: str) -> list[Calculation]:
-  """Returns the steps of a solution in order. One of their values is the answer.
+def calculations(solution: str) -> tuple[list[Calculation], str]:
+  """Returns the steps of a solution in order, one of whose values is the answer, and the text behind the last.
 
   Raises:
     SolutionError: there are none, one cannot be read or has another value than it says, or the answer
@@ -82,7 +86,7 @@ def calculations(solution: str) -> list[Calculation]:
   values = [format_number(step.value) for step in steps]
   if answer not in values:
     raise SolutionError("answer_not_computed", f"the answer is {answer}, computed are {', '.join(values)}")
-  return steps
+  return steps, _clean(text[start:])
 
 
 def normalise(expression: str) -> str:
@@ -128,11 +132,14 @@ def _annotated(expression: str, stated: str) -> Fraction | float:
 def _end_of_thought(text: str, start: int, limit: int) -> int:
   """Returns where the thought of the calculation that ends at `start` ends.
 
-  That is the end of its sentence or line, or, where the next calculation (at `limit`) is in the same
-  sentence, the end of the calculation itself.
+  That is the end of its sentence or line. Where the next calculation (at `limit`) is in the same
+  sentence, it is the end of the clause, or of the calculation itself.
   """
-  sentence = re.compile(r"\n|[.;!?](?=\s|\Z)|\Z").search(text, start)
-  return sentence.end() if sentence.end() <= limit else start
+  sentence = _SENTENCE_END.search(text, start)
+  if sentence.end() <= limit:
+    return sentence.end()
+  clause = _CLAUSE_END.search(text, start, limit)
+  return clause.start() if clause else start
 
 
 def _clean(text: str) -> str:

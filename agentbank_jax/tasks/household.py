@@ -26,6 +26,9 @@ Thought: ...
 Action: go to PLACE, open PLACE, close PLACE, take THING from PLACE, move THING to PLACE, \
 clean or heat or cool THING with PLACE, use THING, slice THING with THING, examine THING, look or inventory"""
 
+_ADJECTIVE = {task_type: "a" for task_type in world.TASK_TYPES} | {world.PICK_TWO: "two"} | {
+    task_type: f"a {world.TOOLS[tool].state}" for task_type, tool in world.TOOL_OF.items()}
+
 # An expert's turns: sent observations, yields text, returns what it found out.
 _Turns = Generator[str, str, str | None]
 
@@ -55,7 +58,7 @@ class _Explorer:
     room, _, goal = observation.partition("\nYour task is to: ")
     self.places = re.findall(r"\ba (\w+ \d+)", room)
     self.task_type, self.wanted, self.target = _read_goal(goal)
-    self.errand = f"{self.wanted} for {self.target}"
+    self.errand = f"{self.target} needs {_ADJECTIVE[self.task_type]} {self.wanted}."
     self.seen: dict[str, list[str]] = {}  # by place, in the order of the visits
     self.at: str | None = None
     self.last: str | None = None  # where the search has come to
@@ -82,13 +85,8 @@ class _Explorer:
     return next(((thing, place) for place, things in self.seen.items() if kind(place) != self.target
                  for thing in things if kind(thing) == wanted), None)
 
-  def find(self, wanted: str, what: str, thought: str) -> _Turns:
+  def find(self, wanted: str, thought: str) -> _Turns:
     """Goes where a `wanted` is: where one was seen, else on through the room's list.
-
-    Args:
-      wanted: kind of the thing.
-      what: how a thought speaks of it.
-      thought: what there is to say before the first step.
 
     Returns:
       its name, or None where the list ends without it.
@@ -107,15 +105,15 @@ class _Explorer:
       else:
         return None
       self.last = place
-      yield from self.go(self.last, f"{thought} {route} {self.last}.")
-      thought = f"No {what} here."
+      yield from self.go(place, f"{thought} {route} {place}.")
+      thought = f"{self.errand} Not here." if wanted == self.wanted else f"{self.errand} No {wanted} here."
     return known[0]
 
   def take(self, thought: str) -> _Turns:
     """Finds an object that the goal names and picks it up; returns its name, or None."""
-    thing = yield from self.find(self.wanted, self.errand, thought)
+    thing = yield from self.find(self.wanted, thought)
     if thing:
-      yield from self.act(f"I see {thing}.", f"take {thing} from {self.at}")
+      yield from self.act(f"{self.errand} Here is {thing}.", f"take {thing} from {self.at}")
       self.seen[self.at].remove(thing)
     return thing
 
@@ -127,12 +125,12 @@ class _Explorer:
 
   def solve(self) -> _Turns:
     """Plays the task to its end."""
-    thing = yield from self.take(f"I need to find a {self.errand}.")
+    thing = yield from self.take(self.errand)
     if not thing:
       return
-    have = f"I have {thing}"
+    have = f"{self.errand} I have {thing}"
     if self.task_type == world.LOOK:
-      lamp = yield from self.find(world.LAMP, world.LAMP, f"{have} for {world.LAMP}.")
+      lamp = yield from self.find(world.LAMP, f"{have} for {world.LAMP}.")
       if lamp:
         yield from self.act(f"I see {lamp}.", f"use {lamp}")
       return
@@ -140,9 +138,9 @@ class _Explorer:
       have = yield from self.treat(thing, have)
     yield from self.place(thing, have)
     if self.task_type == world.PICK_TWO:
-      second = yield from self.take(f"I need to find one more {self.errand}.")
+      second = yield from self.take(f"{self.errand} One is here.")
       if second:
-        yield from self.place(second, f"I have {second}")
+        yield from self.place(second, f"{self.errand} I have {second}")
 
   def treat(self, thing: str, have: str) -> _Turns:
     """Cleans, heats or cools what it holds; returns what there is to say about it then."""
@@ -150,9 +148,9 @@ class _Explorer:
     where = next(place for place in self.places if kind(place) == world.TOOL_OF[self.task_type])
     if where != self.at:
       self.at = where
-      yield from self.act(f"{have}. I {tool.verb} it at {where}.", f"go to {where}")
-    yield from self.act(f"I am at {where}.", f"{tool.verb} {thing} with {where}")
-    return f"I have {tool.state} {thing}"
+      yield from self.act(f"{have} for {where}.", f"go to {where}")
+    yield from self.act(f"I {tool.verb} {thing} at {where}.", f"{tool.verb} {thing} with {where}")
+    return f"{self.errand} I have {tool.state} {thing}"
 
 
 def _read_goal(goal: str) -> tuple[str, str, str]:

@@ -1,8 +1,8 @@
 """Generated questions on small generated databases, in InterCode-SQL's interface.
 
-The question says "the age of all cars" where the database may say `car_list` and `main_age`: names of
-tables and columns contain the question's word, and have to be looked up with SHOW TABLES and DESC. Text
-stands in double quotes, as MySQL and SQLite both allow, in the question too: it is copied as it is.
+The question says "cars" and "age" where the database says `cars4` and `age7`, another digit for every name:
+tables and columns have to be looked up with SHOW TABLES and DESC. Text stands in double quotes, as MySQL and
+SQLite both allow, in the question too: it is copied as it is.
 """
 
 from collections.abc import Generator, Iterator
@@ -20,21 +20,20 @@ from agentbank_jax.tasks import splits
 from agentbank_jax.tasks.task import Grammar, MetricCard, Task
 from agentbank_jax.tasks.words import NAMES
 
-# None is part of another, so that a word finds one table or column.
-_NOUNS = ("band", "boat", "car", "club", "dog", "farm", "film", "game", "hotel", "king", "lake", "nurse",
-          "pilot", "plane", "player", "poem", "road", "shop", "singer", "song", "team", "tower", "tree",
-          "zoo")
+# None begins another, so that a word finds one table or column.
+_NOUNS = ("bands", "boats", "cars", "clubs", "dogs", "farms", "films", "games", "hotels", "kings", "lakes",
+          "nurses", "pilots", "planes", "players", "poems", "roads", "shops", "singers", "songs", "teams",
+          "towers", "trees", "zoos")
 _CATEGORIES = {
     "color": ("red", "blue", "green", "black", "white", "pink"),
     "country": ("Chile", "China", "Egypt", "India", "Japan", "Spain"),
     "city": ("Bonn", "Cairo", "Lima", "Oslo", "Paris", "Rome"),
-    "style": ("modern", "old", "plain", "rich", "simple", "wild"),
-    "level": ("basic", "easy", "hard", "high", "low", "top"),
     "month": ("April", "June", "July", "March", "May", "October"),
+    "owner": NAMES,
+    "guide": NAMES,
+    "sponsor": NAMES,
 }
 _MEASURES = ("age", "height", "length", "price", "rank", "score", "size", "speed", "weight", "year")
-_TABLE_NAMES = ("{}", "{}s", "{}_list", "{}_data", "all_{}s", "my_{}")
-_COLUMN_NAMES = ("{}", "{}_info", "{}_value", "{}_field", "the_{}", "main_{}")
 _ROWS = (4, 5, 8, 10)  # so that averages are short decimals
 _EXTREMES = (("highest", "DESC"), ("lowest", "ASC"))
 _AGGREGATES = (("highest", "MAX"), ("lowest", "MIN"), ("total", "SUM"))
@@ -47,7 +46,7 @@ class _Table:
   """A table, and what the question calls its parts.
 
   Attributes:
-    noun: what a row is.
+    noun: what the rows are.
     name: of the table.
     columns: name of the column, by the question's word.
     values: of the rows, by the question's word.
@@ -69,87 +68,81 @@ class _Table:
 
 
 class _Query(NamedTuple):
-  """A question, the thought before its query, and the gold query."""
+  """A question and its answer.
+
+  Attributes:
+    question: `{word}` stands for a column; the expert repeats the question with the column's name there.
+    gold: the query, with `{word}` for the column's name and `{table}` for the table's.
+  """
 
   question: str
-  thought: str
   gold: str
 
 
 def _count_equal(rng: random.Random, t: _Table) -> _Query:
-  value, category = rng.choice(t.values[t.category]), t.columns[t.category]
-  return _Query(f'How many {t.noun}s have {t.category} "{value}"?', f"Use {category}.",
-                f'SELECT COUNT(*) FROM {t.name} WHERE {category} = "{value}"')
+  value = rng.choice(t.values[t.category])
+  return _Query(f'How many have {{{t.category}}} "{value}"?',
+                f'SELECT COUNT(*) FROM {{table}} WHERE {{{t.category}}} = "{value}"')
 
 
 def _count_over(rng: random.Random, t: _Table) -> _Query:
   word, sign = rng.choice((("over", ">"), ("under", "<")))
-  bound, measure = rng.choice(sorted(t.values[t.measure])[1:-1]), t.columns[t.measure]
-  return _Query(f"How many {t.noun}s have {t.measure} {word} {bound}?", f"Use {measure}.",
-                f"SELECT COUNT(*) FROM {t.name} WHERE {measure} {sign} {bound}")
+  bound = rng.choice(sorted(t.values[t.measure])[1:-1])
+  return _Query(f"How many have {{{t.measure}}} {word} {bound}?",
+                f"SELECT COUNT(*) FROM {{table}} WHERE {{{t.measure}}} {sign} {bound}")
 
 
 def _count_both(rng: random.Random, t: _Table) -> _Query:
   value, bound = rng.choice(t.values[t.category]), rng.choice(sorted(t.values[t.measure])[1:-1])
-  category, measure = t.columns[t.category], t.columns[t.measure]
-  return _Query(f'How many {t.noun}s have {t.category} "{value}" and {t.measure} over {bound}?',
-                f"Use {category} and {measure}.",
-                f'SELECT COUNT(*) FROM {t.name} WHERE {category} = "{value}" AND {measure} > {bound}')
+  return _Query(f'How many have {{{t.category}}} "{value}" and {{{t.measure}}} over {bound}?',
+                f'SELECT COUNT(*) FROM {{table}} WHERE {{{t.category}}} = "{value}" AND {{{t.measure}}} > {bound}')
 
 
 def _count_distinct(rng: random.Random, t: _Table) -> _Query:
-  category = t.columns[t.category]
-  return _Query(f"How many different {t.category} values do the {t.noun}s have?", f"Use {category}.",
-                f"SELECT COUNT(DISTINCT {category}) FROM {t.name}")
+  return _Query(f"How many different {{{t.category}}} are there?",
+                f"SELECT COUNT(DISTINCT {{{t.category}}}) FROM {{table}}")
 
 
 def _count_each(rng: random.Random, t: _Table) -> _Query:
-  category = t.columns[t.category]
-  return _Query(f"How many {t.noun}s are there for each {t.category}?", f"Use {category}.",
-                f"SELECT {category}, COUNT(*) FROM {t.name} GROUP BY {category}")
+  return _Query(f"How many are there for each {{{t.category}}}?",
+                f"SELECT {{{t.category}}}, COUNT(*) FROM {{table}} GROUP BY {{{t.category}}}")
 
 
 def _look_up(rng: random.Random, t: _Table) -> _Query:
   word, value = rng.choice((t.category, t.measure)), rng.choice(t.values["name"])
-  wanted, name = t.columns[word], t.columns["name"]
-  return _Query(f'What is the {word} of the {t.noun} with name "{value}"?', f"Use {wanted} and {name}.",
-                f'SELECT {wanted} FROM {t.name} WHERE {name} = "{value}"')
+  return _Query(f'What is the {{{word}}} of the one with {{name}} "{value}"?',
+                f'SELECT {{{word}}} FROM {{table}} WHERE {{name}} = "{value}"')
 
 
 def _aggregate(rng: random.Random, t: _Table) -> _Query:
   word, function = rng.choice((*_AGGREGATES, _AVERAGE))
-  measure = t.columns[t.measure]
-  return _Query(f"What is the {word} {t.measure} of all {t.noun}s?", f"Use {measure}.",
-                f"SELECT {function}({measure}) FROM {t.name}")
+  return _Query(f"What is the {word} {{{t.measure}}} of all?",
+                f"SELECT {function}({{{t.measure}}}) FROM {{table}}")
 
 
 def _aggregate_equal(rng: random.Random, t: _Table) -> _Query:
   word, function = rng.choice(_AGGREGATES)
-  value, category, measure = rng.choice(t.values[t.category]), t.columns[t.category], t.columns[t.measure]
-  return _Query(f'What is the {word} {t.measure} of all {t.noun}s with {t.category} "{value}"?',
-                f"Use {measure} and {category}.",
-                f'SELECT {function}({measure}) FROM {t.name} WHERE {category} = "{value}"')
+  value = rng.choice(t.values[t.category])
+  return _Query(f'What is the {word} {{{t.measure}}} of all with {{{t.category}}} "{value}"?',
+                f'SELECT {function}({{{t.measure}}}) FROM {{table}} WHERE {{{t.category}}} = "{value}"')
 
 
 def _extreme(rng: random.Random, t: _Table) -> _Query:
   word, order = rng.choice(_EXTREMES)
-  name, measure = t.columns["name"], t.columns[t.measure]
-  return _Query(f"What is the name of the {t.noun} with the {word} {t.measure}?",
-                f"Use {name} and {measure}.",
-                f"SELECT {name} FROM {t.name} ORDER BY {measure} {order} LIMIT 1")
+  return _Query(f"What is the {{name}} of the one with the {word} {{{t.measure}}}?",
+                f"SELECT {{name}} FROM {{table}} ORDER BY {{{t.measure}}} {order} LIMIT 1")
 
 
 def _list_equal(rng: random.Random, t: _Table) -> _Query:
-  value, name, category = rng.choice(t.values[t.category]), t.columns["name"], t.columns[t.category]
-  return _Query(f'List the name of all {t.noun}s with {t.category} "{value}".', f"Use {name} and {category}.",
-                f'SELECT {name} FROM {t.name} WHERE {category} = "{value}"')
+  value = rng.choice(t.values[t.category])
+  return _Query(f'What is the {{name}} of all with {{{t.category}}} "{value}"?',
+                f'SELECT {{name}} FROM {{table}} WHERE {{{t.category}}} = "{value}"')
 
 
 def _list_ordered(rng: random.Random, t: _Table) -> _Query:
   word, order = rng.choice(_EXTREMES)
-  name, measure = t.columns["name"], t.columns[t.measure]
-  return _Query(f"List the name of all {t.noun}s, {word} {t.measure} first.", f"Use {name} and {measure}.",
-                f"SELECT {name} FROM {t.name} ORDER BY {measure} {order}")
+  return _Query(f"What is the {{name}} of all, {word} {{{t.measure}}} first?",
+                f"SELECT {{name}} FROM {{table}} ORDER BY {{{t.measure}}} {order}")
 
 
 _KINDS = (_count_equal, _count_over, _count_both, _count_distinct, _count_each, _look_up, _aggregate,
@@ -157,33 +150,48 @@ _KINDS = (_count_equal, _count_over, _count_both, _count_distinct, _count_each, 
 
 
 def _one_table(rng: random.Random, t: _Table) -> tuple[_Query, list[list[str]]]:
+  """Returns question and gold query in full, and the expert's plan between SHOW TABLES and submit."""
   query = rng.choice(_KINDS)(rng, t)
-  return query, [_describe(t), [query.thought, query.gold]]
+  steps = [_describe(t), _ask(t, query)]
+  question = re.sub(r"[{}]", "", query.question)
+  return _Query(f"Look at the {t.noun}. {question}", steps[-1][1]), steps
 
 
 def _two_tables(rng: random.Random, t: _Table, other: _Table) -> tuple[_Query, list[list[str]]]:
-  """Asks for something about the `other` row that a row of `t` points to; the expert takes two queries."""
+  """Like `_one_table`, for the `other` row that a row of `t` points to.
+
+  The gold query joins the two; the expert asks twice, the second time with what it has observed.
+  """
   ids = rng.sample(range(10, 100), len(other.values["name"]))
   other.values["id"] = ids
-  other.columns = {"id": "id"} | other.columns
+  other.columns = {"id": _name(rng, "id")} | other.columns
   t.values[other.noun] = rng.choices(ids, k=len(t.values["name"]))
-  t.columns[other.noun] = f"{other.noun}_id"
+  t.columns[other.noun] = _name(rng, other.noun)
 
   word, row = rng.choice((other.category, other.measure)), rng.randrange(len(t.values["name"]))
   value, key = t.values["name"][row], t.values[other.noun][row]
-  wanted, name, link = other.columns[word], t.columns["name"], t.columns[other.noun]
-  query = _Query(f'What is the {word} of the {other.noun} of the {t.noun} with name "{value}"?',
-                 f"Use {wanted} and id.",
-                 f"SELECT {other.name}.{wanted} FROM {other.name} JOIN {t.name} "
-                 f'ON {other.name}.id = {t.name}.{link} WHERE {t.name}.{name} = "{value}"')
-  return query, [_describe(t),
-                 [f"Use {link} and {name}.", f'SELECT {link} FROM {t.name} WHERE {name} = "{value}"'],
-                 _describe(other),
-                 [query.thought, f"SELECT {wanted} FROM {other.name} WHERE id = {key}"]]
+  first = _Query(f'What is the {{{other.noun}}} of the one with {{name}} "{value}"?',
+                 f'SELECT {{{other.noun}}} FROM {{table}} WHERE {{name}} = "{value}"')
+  second = _Query(f"What is the {{{word}}} of the one with {{id}} {key}?",
+                  f"SELECT {{{word}}} FROM {{table}} WHERE {{id}} = {key}")
+  gold = (f"SELECT {other.name}.{other.columns[word]} FROM {other.name} JOIN {t.name} "
+          f"ON {other.name}.{other.columns['id']} = {t.name}.{t.columns[other.noun]} "
+          f'WHERE {t.name}.{t.columns["name"]} = "{value}"')
+  question = f'What is the {word} of the {other.noun} of the one with name "{value}"?'
+  return (_Query(f"Look at the {t.noun}. {question}", gold),
+          [_describe(t), _ask(t, first), _describe(other), _ask(other, second)])
 
 
 def _describe(t: _Table) -> list[str]:
-  return [f"The {t.noun}s are in {t.name}.", f"DESC {t.name}"]
+  return [f"The table of {t.noun} is {t.name}.", f"DESC {t.name}"]
+
+
+def _ask(t: _Table, query: _Query) -> list[str]:
+  return [query.question.format(**t.columns), query.gold.format(table=t.name, **t.columns)]
+
+
+def _name(rng: random.Random, word: str) -> str:
+  return f"{word}{rng.randint(1, 9)}"
 
 
 def _make_table(rng: random.Random, noun: str) -> _Table:
@@ -198,8 +206,7 @@ def _make_table(rng: random.Random, noun: str) -> _Table:
     other = rng.choice([word for word in _CATEGORIES if word != category])
     values[other] = rng.choices(_CATEGORIES[other], k=rows)
   words = rng.sample(list(values), len(values))
-  return _Table(noun, rng.choice(_TABLE_NAMES).format(noun),
-                {word: rng.choice(_COLUMN_NAMES).format(word) for word in words}, values, category, measure)
+  return _Table(noun, _name(rng, noun), {word: _name(rng, word) for word in words}, values, category, measure)
 
 
 def _make(rng: random.Random) -> tuple[str, dict[str, Any]]:
@@ -216,7 +223,7 @@ def _make(rng: random.Random) -> tuple[str, dict[str, Any]]:
       answer = {str(cell) for row in database.execute(query.gold) for cell in row}
     if answer != {"0"} and answer.isdisjoint(re.findall(r"\w+", query.question)):
       break
-  plan = [["Look at the tables.", "SHOW TABLES"], *plan, ["This is the answer.", "submit"]]
+  plan = [[query.question, "SHOW TABLES"], *plan, ["This is the answer.", "submit"]]
   schema = sorted([table["name"], *(name for name, _ in table["columns"])] for table in data)
   return (f"{schema} {query.question}",
           {"question": query.question, "tables": data, "gold": query.gold, "plan": plan})

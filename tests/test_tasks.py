@@ -1,0 +1,330 @@
+"""What every task of the registry promises, and the data that tasks need."""
+
+import itertools
+import json
+import re
+import shutil
+import sqlite3
+import subprocess
+import sys
+
+import pytest
+
+from agentbank_jax.envs.base import Action
+from agentbank_jax.errors import UserError
+from agentbank_jax.tasks import get_task, splits, task_names
+from agentbank_jax.tasks.task import SKILLS
+from agentbank_jax.trajectory import Turn
+
+GENERATED = ("arithmetic", "household", "household_full", "sql_tables")
+PUBLISHED = ("gsm8k", "intercode_sql")
+# Share of episodes that the expert solves, where it is not all.
+EXPERT = {}
+
+
+@pytest.fixture
+def published(tmp_path, monkeypatch):
+  """A folder with a few rows in the published layouts."""
+  gsm8k = tmp_path / "gsm8k"
+  gsm8k.mkdir()
+  for split, start in (("train", 2), ("test", 50)):
+    rows = [{"question": f"{n} and {n}?", "answer": f"It is {n}+{n}=<<{n}+{n}={2 * n}>>{2 * n}.\n#### {2 * n}"}
+            for n in range(start, start + 20)]
+    (gsm8k / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+  sql = tmp_path / "intercode_sql"
+  (sql / "sqlite").mkdir(parents=True)
+  connection = sqlite3.connect(sql / "sqlite" / "shop.sqlite")
+  connection.execute("CREATE TABLE hats (id INTEGER PRIMARY KEY, color TEXT)")
+  connection.executemany("INSERT INTO hats (color) VALUES (?)", [("red",), ("blue",), ("red",)])
+  connection.commit()
+  connection.close()
+  rows = [{"db": "shop", "query": f"Which {n} hats come first?", "hardness": "easy",
+           "gold": f"SELECT * FROM hats LIMIT {n}"} for n in range(1, 21)]
+  (sql / "ic_spider_dev.json").write_text(json.dumps(rows))
+  monkeypatch.setenv("AGENTBANK_DATA", str(tmp_path))
+  return tmp_path
+
+
+@pytest.fixture(params=task_names())
+def task(request, published):
+  return get_task(request.param)
+
+
+def instances(task, count=6, seed=0, split=None):
+  return list(task.instances(split or ("test" if task.name in PUBLISHED else "train"), count, seed))
+
+
+def play(task, env, instance):
+  """Yields once for every step of an episode; the last value is (turns, the last step)."""
+  observation = env.reset(instance)
+  turns = list(task.opening(observation))
+  expert = task.expert(instance, observation)
+  text = next(expert)
+  for _ in range(task.max_steps):
+    turns.append(Turn("assistant", text))
+    step = env.step(task.grammar.parse(text))
+    yield turns, step
+    assert not step.info.get("invalid"), (instance.id, text, step.observation)
+    if step.terminated:
+      return
+    turns.append(task.observe(step.observation))
+    try:
+      text = expert.send(step.observation)
+    except StopIteration:
+      return
+
+
+def last(episode):
+  *_, (turns, step) = episode
+  return turns, step
+
+
+def test_names_are_known_or_close():
+  assert set(GENERATED) | set(PUBLISHED) <= set(task_names())
+  with pytest.raises(UserError, match=r"unknown task 'gsm8'; did you mean 'gsm8k'\? \(known: .*arithmetic"):
+    get_task("gsm8")
+
+
+def test_the_registry_imports_no_environment():
+  code = ("import sys, agentbank_jax.tasks as t; t.task_names(); "
+          "print([m for m in sys.modules if 'jax.envs.' in m or 'numpy' in m or 'sqlite3' in m])")
+  result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+  assert result.stdout.strip() == "['agentbank_jax.envs.base']"
+
+
+def test_card(task):
+  assert get_task(task.name) is task
+  assert task.skill in SKILLS and task.max_steps > 0 and task.licence
+  low, high = task.metric.reward_range
+  assert low < high and task.metric.success and task.metric.definition
+
+
+def test_the_expert_reaches_its_score(task):
+  env = task.make_env()
+  solved = []
+  for instance in instances(task, 20):
+    turns, step = last(play(task, env, instance))
+    assert isinstance(step.observation, str) and not step.truncated
+    low, high = task.metric.reward_range
+    assert low <= step.reward <= high
+    if step.terminated:
+      assert (step.reward == high) == step.info["solved"]
+    solved.append(step.terminated and step.info["solved"])
+    assert all(turn.content for turn in turns) and turns[-1].role == "assistant"
+  env.close()
+  assert sum(solved) / len(solved) >= EXPERT.get(task.name, 1.0)
+
+
+def test_interleaved_episodes_are_serial_episodes(task):
+  chosen = instances(task)
+  one = task.make_env()
+  serial = [last(play(task, one, instance)) for instance in chosen]
+  one.close()
+  envs = [task.make_env() for _ in chosen]
+  episodes = [play(task, env, instance) for env, instance in zip(envs, chosen, strict=True)]
+  steps = list(itertools.zip_longest(*episodes))
+  interleaved = [[step for step in column if step][-1] for column in zip(*steps, strict=True)]
+  for env in envs:
+    env.close()
+  assert interleaved == serial
+
+
+def test_an_episode_leaves_nothing_for_the_next(task):
+  first, second, *_ = instances(task)
+  env = task.make_env()
+  expected = last(play(task, env, second))
+  next(play(task, env, first))  # left after one step
+  assert last(play(task, env, second)) == expected
+  env.close()
+
+
+NOISE = ("", " ", "look", "42", "SELECT 1", "submit", "\x00", "\ud800", "x" * 5_000, "((((", "'; DROP TABLE x; --",
+         "{}", "{0}", "%s", "go to go to", "take all from all", "١٢", "🤖")
+
+
+def test_nothing_an_agent_writes_raises(task):
+  env = task.make_env()
+  instance = instances(task, 1)[0]
+  for text in NOISE:
+    for kind in ("act", "answer") if task.grammar.has_answer else ("act",):
+      env.reset(instance)
+      step = env.step(Action(kind, text))
+      assert isinstance(step.observation, str) and not step.truncated
+      assert step.terminated == ("solved" in step.info) and not step.info.get("solved")
+  env.close()
+
+
+def test_close_releases_everything(task, tmp_path):
+  if sys.platform != "linux":
+    pytest.skip("counts open files as Linux shows them")
+  import pathlib
+  opened = lambda: sorted(str(path.resolve()) for path in pathlib.Path("/proc/self/fd").iterdir() if path.exists())
+  last(play(task, task.make_env(), instances(task, 1)[0]))  # imports and caches open files of their own
+  before = opened()
+  env = task.make_env()
+  for instance in instances(task, 3):
+    next(play(task, env, instance))
+  env.close()
+  env.close()
+  assert opened() == before
+
+
+def test_instances_are_deterministic_and_prefix_stable(task):
+  split = instances(task)[0].split
+  assert instances(task, 8) == instances(task, 8)
+  assert instances(task, 5) == instances(task, 8)[:5]
+  assert instances(task, 0) == []
+  assert [i.data for i in instances(task, 8)] != [i.data for i in instances(task, 8, seed=1)]
+  ids = [instance.id for instance in instances(task, 20)]
+  assert len(set(ids)) == 20 and all(id.startswith(split) for id in ids)
+  assert all(instance == type(instance)(**json.loads(json.dumps(vars(instance)))) for instance in instances(task))
+
+
+def test_instances_are_the_same_in_another_process(task):
+  code = ("import sys, json; from agentbank_jax.tasks import get_task; "
+          "print(json.dumps([vars(i) for i in get_task(sys.argv[1]).instances(sys.argv[2], 3, 7)]))")
+  mine = instances(task, 3, seed=7)
+  result = subprocess.run([sys.executable, "-c", code, task.name, mine[0].split], capture_output=True, text=True,
+                          check=True, env={"PYTHONHASHSEED": "1", "PATH": "", "AGENTBANK_DATA":
+                                           __import__("os").environ["AGENTBANK_DATA"]})
+  assert json.loads(result.stdout) == [vars(instance) for instance in mine]
+
+
+def test_what_cannot_be_had_is_a_user_error(task):
+  with pytest.raises(UserError, match="split"):
+    instances(task, 1, split="dev")
+  if task.name in PUBLISHED:
+    with pytest.raises(UserError, match="21 test instances asked for, but there are only 20"):
+      instances(task, 21)
+
+
+@pytest.mark.parametrize("name", GENERATED)
+def test_train_and_test_share_no_problem(name):
+  task = get_task(name)
+  problem = lambda instance: json.dumps([instance.data.get("question"), instance.data.get("tables")] if
+                                        "question" in instance.data else instance.data, sort_keys=True)
+  train = {problem(i) for seed in (0, 1) for i in instances(task, 500, seed)}
+  test = {problem(i) for i in instances(task, 300, split="test")}
+  assert len(test) == 300 and not train & test
+
+
+def arithmetic_problem(data):
+  """The problem with names, objects and wording removed: numbers and operations, in order."""
+  return tuple(expression for _, expression in data["steps"]), tuple(re.findall(r"\d+", data["question"]))
+
+
+def sql_problem(data):
+  return data["question"], tuple(sorted((t["name"], *(name for name, _ in t["columns"])) for t in data["tables"]))
+
+
+@pytest.mark.parametrize("name, problem", [("arithmetic", lambda data: data["question"]), ("sql_tables", sql_problem)])
+def test_five_thousand_train_and_a_thousand_test_problems(name, problem):
+  task = get_task(name)
+  train = {problem(i.data) for i in instances(task, 5_000)}
+  test = [i.data for i in instances(task, 1_000, split="test")]
+  assert train.isdisjoint(map(problem, test)) and len(train) > 4_950
+  for data in test:
+    words = set(re.findall(r"[\w.]+", data["question"]))
+    words |= {word.rstrip(".") for word in words}
+    if name == "arithmetic":
+      assert data["answer"] not in words
+    else:
+      assert data["gold"] not in data["question"]
+
+
+def test_sql_answers_are_not_in_the_questions():
+  task = get_task("sql_tables")
+  env = task.make_env()
+  for instance in instances(task, 200, split="test"):
+    words = set(re.findall(r"\w+", env.reset(instance)))
+    cells = {str(cell) for row in env._gold for cell in row}
+    assert cells and not cells & words
+  env.close()
+
+
+def test_the_sql_expert_names_only_what_it_has_seen():
+  task = get_task("sql_tables")
+  env = task.make_env()
+  for instance in instances(task, 100):
+    names = {t["name"] for t in instance.data["tables"]} | {
+        name for t in instance.data["tables"] for name, _ in t["columns"]}
+    turns, _ = last(play(task, env, instance))
+    for i, turn in enumerate(turns):
+      if turn.role == "assistant":
+        seen = set(re.findall(r"\w+", " ".join(t.content for t in turns[:i])))
+        assert names & set(re.findall(r"\w+", turn.content)) <= seen
+  env.close()
+
+
+def test_arithmetic_operands_are_given_or_observed():
+  task = get_task("arithmetic")
+  env = task.make_env()
+  for instance in instances(task, 200):
+    turns, _ = last(play(task, env, instance))
+    for i, turn in enumerate(turns):
+      if turn.role == "assistant":
+        seen = set(re.findall(r"\d+", " ".join(t.content for t in turns[:i])))
+        assert set(re.findall(r"\d+", turn.content)) <= seen
+  env.close()
+
+
+def test_no_more_problems_than_there_are():
+  make = lambda rng: (str(n := rng.randrange(40)), {"n": n})
+  have = sum(splits.split_of(str(n)) == "test" for n in range(40))
+  assert len(list(splits.generate("forty", make, "test", have, 0))) == have
+  with pytest.raises(UserError, match=f"forty: {have + 1} test instances asked for, but there are only {have}"):
+    list(splits.generate("forty", make, "test", have + 1, 0))
+
+
+def test_published_rows_keep_their_ids_under_every_seed(published):
+  first = {i.id: i.data for i in instances(get_task("gsm8k"), 20, seed=0)}
+  assert first == {i.id: i.data for i in instances(get_task("gsm8k"), 20, seed=1)}
+
+
+def test_published_data_that_is_absent_or_broken(published, monkeypatch):
+  gsm8k, sql = get_task("gsm8k"), get_task("intercode_sql")
+  with pytest.raises(UserError, match="no train instances"):
+    instances(sql, 1, split="train")
+  (published / "gsm8k" / "test.jsonl").write_text('{"question": "2?", "answer": "#### 2"}\n{"question": "3?"}\n')
+  with pytest.raises(UserError, match=r"test.jsonl, line 2: not a GSM8K row \('answer'\)"):
+    instances(gsm8k, 1)
+  shutil.copy(published / "gsm8k" / "test.jsonl", published / "gsm8k" / "test_2.jsonl")
+  with pytest.raises(UserError, match="ambiguous: test.jsonl, test_2.jsonl; keep one"):
+    instances(gsm8k, 1)
+  (published / "intercode_sql" / "sqlite" / "shop.sqlite").unlink()
+  with pytest.raises(UserError, match="row 0: no sqlite/shop.sqlite"):
+    instances(sql, 1)
+  shutil.rmtree(published / "gsm8k")
+  with pytest.raises(UserError, match="gsm8k: no .*get it from openai/grade-school-math"):
+    instances(gsm8k, 1)
+  monkeypatch.delenv("AGENTBANK_DATA")
+  with pytest.raises(UserError, match="gsm8k: set AGENTBANK_DATA to a folder with gsm8k/"):
+    instances(gsm8k, 1)
+
+
+def test_every_real_gsm8k_solution_that_can_be_read_is_solved(real_data, monkeypatch):
+  from agentbank_jax.tasks.gsm8k_solution import SolutionError, calculations
+  monkeypatch.setenv("AGENTBANK_DATA", str(real_data))
+  task = get_task("gsm8k")
+  env = task.make_env()
+  unread = 0
+  for instance in task.instances("train", 1_000, 0):
+    try:
+      calculations(instance.data["solution"])
+    except SolutionError:
+      unread += 1
+      continue
+    _, step = last(play(task, env, instance))
+    assert step.info["solved"], instance.id
+  assert unread <= 25  # of 1,000
+
+
+def test_every_real_intercode_gold_query_has_reward_one(real_data, monkeypatch):
+  monkeypatch.setenv("AGENTBANK_DATA", str(real_data))
+  task = get_task("intercode_sql")
+  env = task.make_env()
+  rows = len(json.loads((real_data / "intercode_sql" / "ic_spider_dev.json").read_text()))
+  for instance in task.instances("test", rows, 0):
+    _, step = last(play(task, env, instance))
+    assert step.reward == 1.0, instance.id
+  env.close()
