@@ -24,7 +24,6 @@ def attend(q_BLNH, k_BLKH, v_BLKH, segment_ids_BL, window: int | None, execution
     full: the whole L x L score matrix; simple, for small L and as the reference.
     blocked: blocks of queries against the keys they may see, scores recomputed in the backward pass:
       half the products of "full", memory linear in L. Runs anywhere.
-    splash: the Pallas kernel for TPU.
   """
   kind = execution.attention
   if kind == "full":
@@ -36,9 +35,6 @@ def attend(q_BLNH, k_BLKH, v_BLKH, segment_ids_BL, window: int | None, execution
     o_BKGLH = _blocked(q_BKGLH, k_BLKH.transpose(0, 2, 1, 3), v_BLKH.transpose(0, 2, 1, 3), segment_ids_BL,
                        window, min(execution.query_block, L))
     return o_BKGLH.transpose(0, 3, 1, 2, 4).reshape(B, L, N, H)
-  if kind == "splash":
-    from agentbank_jax.splash import splash_attention  # Pallas is slow to import and for TPU alone
-    return splash_attention(q_BLNH, k_BLKH, v_BLKH, segment_ids_BL, window, execution.sharding)
   raise AssertionError(kind)
 
 

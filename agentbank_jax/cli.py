@@ -26,9 +26,11 @@ VERBS = {
                        "agentbank_jax.quickstart", "quickstart"),
     "import": Verb("published trajectories -> our schema, linted and counted", "data_prep.import_sources", None),
     "pack": Verb("trajectories -> packed, loss-masked token records", "data_prep.pack", "pack"),
-    "inspect": Verb("show a record or a trajectory token by token, trained tokens coloured", "data_prep.inspect_records", "inspect"),
+    "inspect": Verb("show a record or a trajectory token by token, trained tokens coloured",
+                    "data_prep.inspect_records", "inspect"),
     "train": Verb("tune a model on packed records; resumes where it stopped", "agentbank_jax.train", None),
-    "evaluate": Verb("play tasks with a model or an expert, and score the episodes", "agentbank_jax.evaluate.run", "evaluate"),
+    "evaluate": Verb("play tasks with a model or an expert, and score the episodes",
+                     "agentbank_jax.evaluate.run", "evaluate"),
     "convert": Verb("Hugging Face safetensors <-> our model folder, checked", "agentbank_jax.convert.run", "convert"),
     "doctor": Verb("say what is installed and ready here, and how to get the rest", "agentbank_jax.doctor", "doctor"),
 }
@@ -106,7 +108,8 @@ def _flag_values(name: str, default: str | None, args: list[str]) -> flags.FlagV
   from ml_collections import config_flags
   values = flags.FlagValues()
   try:
-    config_flags.DEFINE_config_file("config", default, "the config file", lock_config=True, flag_values=values, sys_argv=args)
+    config_flags.DEFINE_config_file("config", default, "the config file", lock_config=True, flag_values=values,
+                                    sys_argv=args)
     flags.DEFINE_string("workdir", f"runs/{name}", "where results go", flag_values=values)
     rest = values(args)
   except Exception as e:  # the config file is a program of the user's: it can raise anything
@@ -154,12 +157,14 @@ def _verb_usage(name: str, verb: Verb, argv: list[str]) -> str:
   given = [m[1] for a in argv[2:] if (m := re.match(r"--?config=(.*)", a))]
   path = pathlib.Path(given[-1]) if given else verb.config and _config_path(verb.config)
   if not path:
-    return "\n".join([*lines, f"usage: agentbank {name} --config=FILE [--config.key=value ...] [--workdir=runs/{name}]", "",
-                      f"Its settings are those of its config file: agentbank {name} --config=FILE --help shows them."])
+    return "\n".join([
+        *lines, f"usage: agentbank {name} --config=FILE [--config.key=value ...] [--workdir=runs/{name}]", "",
+        f"Its settings are those of its config file: agentbank {name} --config=FILE --help shows them."])
   if not path.is_file():
     raise UserError(f"{path}: no such config file; see configs/")
-  return "\n".join([*lines, f"Settings of {path}; override any with --config.key=value:", "", path.read_text().rstrip(), "",
-                    f"  --workdir=DIR  where results and summary.json go (runs/{name})"])
+  return "\n".join([
+      *lines, f"Settings of {path}; override any with --config.key=value:", "", path.read_text().rstrip(), "",
+      f"  --workdir=DIR  where results and summary.json go (runs/{name})"])
 
 
 if __name__ == "__main__":

@@ -29,19 +29,20 @@ def run(config, workdir: pathlib.Path) -> dict[str, Any]:
   optional = {name: _version(name) for name in OPTIONAL}
   tasks = {name: _task_state(name) for name in task_names()}
   disk = shutil.disk_usage(_existing(workdir))
-  machine = {"cpus": len(os.sched_getaffinity(0)), "memory_gib": _memory_gib(), "free_disk_gib": round(disk.free / 2**30, 1),
-             "platforms": os.environ["JAX_PLATFORMS"], "devices": devices}
+  machine = {"cpus": len(os.sched_getaffinity(0)), "memory_gib": _memory_gib(),
+             "free_disk_gib": round(disk.free / 2**30, 1), "platforms": os.environ["JAX_PLATFORMS"], "devices": devices}
 
   print_table(Table("machine", ("what", "found"), [
       ["processors", str(machine["cpus"])], ["memory", f"{machine['memory_gib']} GiB"],
       ["free disk", f"{machine['free_disk_gib']} GiB at {_existing(workdir)}"],
       ["jax devices", f"{len(devices)} x {devices[0]}"]]))
-  print_table(Table("packages", ("package", "version", "for", "how to get it"),
-                    [[name, version, "", ""] for name, version in packages.items()]
-                    + [[name, optional[name] or "absent", OPTIONAL[name][0], "" if optional[name] else OPTIONAL[name][1]]
-                       for name in OPTIONAL]))
-  print_table(Table("tasks", ("task", "skill", "held in", "state"),
-                    [[name, get_task(name).skill, "yes" if get_task(name).held_in else "no", state] for name, state in tasks.items()]))
+  print_table(Table("packages", ("package", "version", "for", "how to get it"), [
+      *([name, version, "", ""] for name, version in packages.items()),
+      *([name, optional[name] or "absent", use, "" if optional[name] else how]
+        for name, (use, how) in OPTIONAL.items())]))
+  print_table(Table("tasks", ("task", "skill", "held in", "state"), [
+      [name, get_task(name).skill, "yes" if get_task(name).held_in else "no", state]
+      for name, state in tasks.items()]))
   return {"machine": machine, "optional": optional, "tasks": tasks}
 
 

@@ -1,4 +1,4 @@
-"""`agentbank quickstart`: the whole chain in one command. Like `cli.py` it stands above all rooms, data_prep included."""
+"""`agentbank quickstart`: the whole chain in one command. Like `cli.py` it stands above all other modules."""
 
 import dataclasses
 import json
@@ -112,7 +112,8 @@ def _pack(config: ConfigDict, workdir: pathlib.Path, files: dict[str, pathlib.Pa
     make_renderer(tokenizer, format).save(workdir / "tokenizer")
     settings = ConfigDict(config.pack)
     settings.unlock()
-    settings.sources = tuple(ConfigDict({"path": str(path), "weight": None}, convert_dict=False) for path in files.values())
+    settings.sources = tuple(ConfigDict({"path": str(path), "weight": None}, convert_dict=False)
+                             for path in files.values())
     settings.tokenizer, settings.format = str(workdir / "tokenizer"), format
     pack.run(settings, workdir)
   return workdir / "packed"
@@ -133,7 +134,8 @@ def _play(config: ConfigDict, model: pathlib.Path, workdir: pathlib.Path) -> tup
   settings.engine.model = str(model)
   player = make_engine_player(settings)
   problems = draw(tuple(config.trajectories), "test", settings.episodes, settings.instance_seed)
-  scores = evaluate_tasks(player, problems, workdir, seed=settings.seed, limits=_limits(config), sampling=settings.sampling)
+  scores = evaluate_tasks(player, problems, workdir, seed=settings.seed, limits=_limits(config),
+                          sampling=settings.sampling)
   return scores, player.name
 
 
@@ -154,7 +156,8 @@ def _parities(check: ConfigDict, model: pathlib.Path, export: pathlib.Path) -> d
     found = check_parity(Bundle.open(model), export, reference=reference, **sizes)
     require(found, check.tolerance, f"export of {model}")
     if found.greedy_equal < 1:
-      raise UserError(f"export of {model}: greedy text differs from {found.reference}'s in {1 - found.greedy_equal:.0%} of rows")
+      raise UserError(f"export of {model}: greedy text differs from {found.reference}'s in "
+                      f"{1 - found.greedy_equal:.0%} of rows")
     parity[found.reference] = found
   return parity
 
@@ -170,7 +173,8 @@ def _report(config: ConfigDict, workdir: pathlib.Path, scores, names, trained, p
     print(f"export: logits within {found.max_abs_difference:.1e} of {reference}'s, greedy text equal on "
           f"{found.greedy_equal:.0%} of rows, {found.greedy_tokens} tokens each")
   episodes = [e for name in config.trajectories
-              for e in pick_examples(episodes_of(workdir / "tuned", name, names["tuned"], seed), config.evaluation.examples)]
+              for e in pick_examples(episodes_of(workdir / "tuned", name, names["tuned"], seed),
+                                     config.evaluation.examples)]
   report = workdir / "report.html"
   write_report(report, title="Quickstart: untrained and tuned", tables=[table],
                curves={"training": workdir / "train" / "metrics.jsonl"}, episodes=episodes,

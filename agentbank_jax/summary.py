@@ -11,7 +11,8 @@ import platform
 import subprocess
 from typing import Any
 
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "transformers", "tokenizers", "numpy")
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "transformers",
+            "tokenizers", "numpy")
 
 
 def write_summary(workdir: pathlib.Path, verb: str, config, result: Mapping[str, Any], seconds: float) -> pathlib.Path:

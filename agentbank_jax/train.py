@@ -70,7 +70,8 @@ class Trainer:
   def run(self) -> dict[str, Any]:
     train = self.config.train
     self.workdir.mkdir(parents=True, exist_ok=True)
-    with Checkpoints(self.workdir / "checkpoints", train.keep_last, train.keep_every) as checkpoints, _Signals() as stop:
+    folder = self.workdir / "checkpoints"
+    with Checkpoints(folder, train.keep_last, train.keep_every) as checkpoints, _Signals() as stop:
       state, record = self._start(checkpoints)
       first = int(state.step)
       log = MetricsLog(self.workdir, first, train.tensorboard)
@@ -106,10 +107,11 @@ class Trainer:
     wanted = self._record()
     for key, value in wanted.items():
       if record.get(key) != value:
-        raise UserError(f"{checkpoints.directory}: this run was started with {key} = {record.get(key)!r}, the config now "
-                        f"gives {value!r}; its data order cannot go on. Use another --workdir, or the old config")
+        raise UserError(f"{checkpoints.directory}: this run was started with {key} = {record.get(key)!r}, the config "
+                        f"now gives {value!r}; its data order cannot go on. Use another --workdir, or the old config")
     if int(state.step) > self.total_steps:
-      raise UserError(f"{checkpoints.directory} is at step {int(state.step)}, beyond the {self.total_steps} steps of the config")
+      raise UserError(f"{checkpoints.directory} is at step {int(state.step)}, beyond the {self.total_steps} steps "
+                      "of the config")
     if jax.process_index() == 0:
       print(f"resuming at step {int(state.step)} of {self.total_steps}", flush=True)
     return place(state, self.execution, self.model.num_layers), record
@@ -126,7 +128,8 @@ class Trainer:
     """
     train, last, pending = self.config.train, {}, None
     batches = self._train_batches(first)
-    with tqdm(total=self.total_steps, initial=first, desc="train", unit="step", disable=jax.process_index() != 0) as bar:
+    with tqdm(total=self.total_steps, initial=first, desc="train", unit="step",
+              disable=jax.process_index() != 0) as bar:
       for number in range(first + 1, self.total_steps + 1):
         host_batch = next(batches)
         state, metrics = self.train_step(state, self._to_device(host_batch))
@@ -162,7 +165,8 @@ class Trainer:
     positions = host_batch["positions"][host_batch["segment_ids"] != 0].astype(np.int64) + 1
     keys = positions if self.model.sliding_window is None else np.minimum(positions, self.model.sliding_window)
     scale = jax.process_count()  # the rates are the whole job's
-    self.rates.add(self.batch_size * self.dataset.seq_len, int(values["tokens"]), int(values["trained_tokens"]), int(keys.sum()) * scale)
+    self.rates.add(self.batch_size * self.dataset.seq_len, int(values["tokens"]), int(values["trained_tokens"]),
+                   int(keys.sum()) * scale)
     bar.update(1)
     if number % self.config.train.log_every and number != self.total_steps:
       return {}
@@ -205,7 +209,8 @@ class Trainer:
     if dtype not in ("float32", "bfloat16"):
       raise UserError(f"train.write_model is {dtype!r}; choose float32, bfloat16 or None")
     params = jax.tree.map(lambda p: p.astype(dtype), canonical(state, self.execution).params)
-    write_bundle(self.workdir / "model", self.model, params, self.dataset.path / "tokenizer", self.dataset.format, overwrite=True)
+    write_bundle(self.workdir / "model", self.model, params, self.dataset.path / "tokenizer", self.dataset.format,
+                 overwrite=True)
 
 
 class _Signals:
@@ -245,7 +250,8 @@ def _model_config(config, dataset: data.PackedDataset) -> LlamaConfig:
     raise UserError(f"the model's vocabulary has {model.vocab_size} entries, the tokenizer of {dataset.path} "
                     f"{dataset.vocab_size}; set model.overrides.vocab_size or pack with the model's own tokenizer")
   if model.max_positions < dataset.seq_len:
-    raise UserError(f"the model was made for {model.max_positions} positions, the rows of {dataset.path} have {dataset.seq_len}")
+    raise UserError(f"the model was made for {model.max_positions} positions, the rows of {dataset.path} have "
+                    f"{dataset.seq_len}")
   return model
 
 

@@ -89,9 +89,9 @@ def test_what_cannot_be_rewritten_has_a_reason():
 
 @pytest.mark.parametrize("piece", ["1+", "1 x ", "(", "1 a b c ", "<<", "(1+1", "1,111", "1 "])
 def test_no_line_takes_long(piece):
-  start = time.monotonic()
+  start = time.process_time()
   assert reason(piece * 3000 + "\n#### 1") == Reason.NO_ANNOTATION
-  assert time.monotonic() - start < 2
+  assert time.process_time() - start < 2
 
 
 def test_normalise():

@@ -10,11 +10,11 @@ from agentbank_jax.sharding import Sharding
 AUTO = {
     "cpu": {"layers": "unroll", "attention": "blocked", "matmul": "cpu"},
     "gpu": {"layers": "scan", "attention": "blocked", "matmul": "native"},
-    "tpu": {"layers": "scan", "attention": "splash", "matmul": "native"},
+    "tpu": {"layers": "scan", "attention": "blocked", "matmul": "native"},
 }
 CHOICES = {
     "layers": ("scan", "unroll"),
-    "attention": ("full", "blocked", "splash"),
+    "attention": ("full", "blocked"),
     "matmul": ("native", "cpu"),
     "remat": ("none", "dots", "full"),
     "compute_dtype": ("float32", "bfloat16"),
