@@ -14,21 +14,31 @@ from agentbank_jax.errors import EXIT_ERROR, EXIT_INTERRUPTED, Interrupted, User
 
 
 class Verb(NamedTuple):
-  """What a verb does in a line, the module whose `run(config, workdir)` does it, and its config where none is given."""
+  """One thing that `agentbank` does.
+
+  Attributes:
+    what: it in a line.
+    module: whose `run(config, workdir)` does it.
+    config: in configs/: the settings where no file is given, and the keys that a given file must have.
+    required: whether a file must be given.
+  """
 
   what: str
   module: str
-  config: str | None
+  config: str
+  required: bool = False
 
 
 VERBS = {
     "quickstart": Verb("the whole chain on this machine, in minutes: trajectories, training, evaluation, export",
                        "agentbank_jax.quickstart", "quickstart"),
-    "import": Verb("published trajectories -> our schema, linted and counted", "data_prep.import_sources", None),
+    "import": Verb("published trajectories -> our schema, linted and counted", "data_prep.import_sources",
+                   "import_samples", required=True),
     "pack": Verb("trajectories -> packed, loss-masked token records", "data_prep.pack", "pack"),
     "inspect": Verb("show a record or a trajectory token by token, trained tokens coloured",
                     "data_prep.inspect_records", "inspect"),
-    "train": Verb("tune a model on packed records; resumes where it stopped", "agentbank_jax.train", None),
+    "train": Verb("tune a model on packed records; resumes where it stopped", "agentbank_jax.train",
+                  "train_tiny", required=True),
     "evaluate": Verb("play tasks with a model or an expert, and score the episodes",
                      "agentbank_jax.evaluate.run", "evaluate"),
     "convert": Verb("Hugging Face safetensors <-> our model folder, checked", "agentbank_jax.convert.run", "convert"),
@@ -88,9 +98,9 @@ def _parse(name: str, verb: Verb, argv: list[str]):
   Raises:
     UserError: a flag, a file, a key or a value that is wrong; a key gets the nearest that exists.
   """
-  default = None if verb.config is None else str(_config_path(verb.config))
+  default = str(_config_path(verb.config))
   args = [argv[0], *argv[2:]]
-  if default is None and not any(re.match(r"--?config(=|$)", a) for a in args):
+  if verb.required and not any(re.match(r"--?config(=|$)", a) for a in args):
     raise UserError(f"agentbank {name} needs --config=FILE; see configs/ and agentbank {name} --help")
   for arg in args[1:]:
     if (match := re.match(r"--?config=(.*)", arg)) and not pathlib.Path(match[1].split(":")[0]).is_file():
@@ -98,13 +108,17 @@ def _parse(name: str, verb: Verb, argv: list[str]):
   overrides = [m for a in args if (m := re.match(r"--?config\.([^=]+)(=|$)", a))]
   files = [a for a in args if not re.match(r"--?config\.", a)]
   config = _flag_values(name, default, files).config
+  missing = [key for key in _flag_values(name, default, args[:1]).config if key not in config]
+  if missing:
+    raise UserError(f"the config has no key {missing[0]!r}; is it one of agentbank {name}? "
+                    f"Such a file is configs/{verb.config}.py")
   for override in overrides:
     _check_key(config, override[1])
   values = _flag_values(name, default, args)
   return values.config, pathlib.Path(values.workdir)
 
 
-def _flag_values(name: str, default: str | None, args: list[str]) -> flags.FlagValues:
+def _flag_values(name: str, default: str, args: list[str]) -> flags.FlagValues:
   from ml_collections import config_flags
   values = flags.FlagValues()
   try:
@@ -155,11 +169,12 @@ def _verb_usage(name: str, verb: Verb, argv: list[str]) -> str:
   """Returns what a verb does, and its config file's own text and settings."""
   lines = [f"agentbank {name}: {verb.what}", ""]
   given = [m[1] for a in argv[2:] if (m := re.match(r"--?config=(.*)", a))]
-  path = pathlib.Path(given[-1]) if given else verb.config and _config_path(verb.config)
-  if not path:
+  path = pathlib.Path(given[-1]) if given else _config_path(verb.config)
+  if verb.required and not given:
     return "\n".join([
         *lines, f"usage: agentbank {name} --config=FILE [--config.key=value ...] [--workdir=runs/{name}]", "",
-        f"Its settings are those of its config file: agentbank {name} --config=FILE --help shows them."])
+        f"Its settings are those of its config file, such as configs/{verb.config}.py: "
+        f"agentbank {name} --config=FILE --help shows them."])
   if not path.is_file():
     raise UserError(f"{path}: no such config file; see configs/")
   return "\n".join([

@@ -42,7 +42,7 @@ def run(config, workdir: pathlib.Path) -> dict[str, Any]:
         for name, (use, how) in OPTIONAL.items())]))
   print_table(Table("tasks", ("task", "skill", "held in", "state"), [
       [name, get_task(name).skill, "yes" if get_task(name).held_in else "no", state]
-      for name, state in tasks.items()]))
+      for name, state in tasks.items()], prose=True))
   return {"machine": machine, "optional": optional, "tasks": tasks}
 
 

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from agentbank_jax import data, flops
 from agentbank_jax import step as steps
 from agentbank_jax.bundle import Bundle, write_bundle
+from agentbank_jax.chat import load_renderer
 from agentbank_jax.checkpoint import Checkpoints
 from agentbank_jax.errors import Interrupted, UserError, did_you_mean
 from agentbank_jax.metrics import MetricsLog, Throughput
@@ -252,7 +253,10 @@ def _model_config(config, dataset: data.PackedDataset) -> LlamaConfig:
   if model.max_positions < dataset.seq_len:
     raise UserError(f"the model was made for {model.max_positions} positions, the rows of {dataset.path} have "
                     f"{dataset.seq_len}")
-  return model
+  # The tokens that end a turn in this chat format are what the tuned model stops at, in our engine and in HF's.
+  renderer = load_renderer(dataset.path / "tokenizer")
+  return dataclasses.replace(model, bos_id=renderer.tokenizer.bos_id, eos_ids=renderer.stop_ids,
+                             pad_id=renderer.tokenizer.pad_id)
 
 
 def _check_batch(batch_size: int, micro_batches: int, sharding: Sharding | None) -> None:

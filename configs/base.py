@@ -46,6 +46,8 @@ def training() -> ConfigDict:
   config.train.peak_flops = None  # of one device, for MFU; None: by the table in agentbank_jax/flops.py
 
   execution_and_mesh(config)
+  config.lock()  # a config file that misspells a key is told so
+  config.model.overrides.unlock()
   return config
 
 

@@ -124,7 +124,7 @@ class Llama(nnx.Module):
     self.config = config
     self.embed = Embed(config, rngs=rngs)
     if layers == "scan":
-      self.layers = nnx.vmap(lambda r: Block(config, rngs=r), in_axes=0, out_axes=0)(rngs.fork(split=config.num_layers))
+      self.layers = nnx.vmap(lambda r: Block(config, rngs=r), in_axes=0, out_axes=0)(rngs.split(config.num_layers))
     else:
       self.layers = nnx.List([Block(config, rngs=rngs) for _ in range(config.num_layers)])
     self.norm = Norm(config)

@@ -1,8 +1,8 @@
 """Generated questions on small generated databases, in InterCode-SQL's interface.
 
-The question says "cars" and "age" where the database says `cars4` and `age7`, another digit for every name:
-tables and columns have to be looked up with SHOW TABLES and DESC. Text stands in double quotes, as MySQL and
-SQLite both allow, in the question too: it is copied as it is.
+The question says "cars" and "age" where the database says `cars4` and `age7`: every table ends with its own
+digit, and its columns with another, which have to be looked up with SHOW TABLES and DESC. Text stands in
+double quotes, as MySQL and SQLite both allow, in the question too: it is copied as it is.
 """
 
 from collections.abc import Generator, Iterator
@@ -47,7 +47,8 @@ class _Table:
 
   Attributes:
     noun: what the rows are.
-    name: of the table.
+    name: of the table, the noun and a digit.
+    ending: the digit that names of columns end with.
     columns: name of the column, by the question's word.
     values: of the rows, by the question's word.
     category, measure: words of the two columns, text and number, that a question is about.
@@ -55,6 +56,7 @@ class _Table:
 
   noun: str
   name: str
+  ending: str
   columns: dict[str, str]
   values: dict[str, list[Any]]
   category: str
@@ -164,9 +166,9 @@ def _two_tables(rng: random.Random, t: _Table, other: _Table) -> tuple[_Query, l
   """
   ids = rng.sample(range(10, 100), len(other.values["name"]))
   other.values["id"] = ids
-  other.columns = {"id": _name(rng, "id")} | other.columns
+  other.columns = {"id": f"id{other.ending}"} | other.columns
   t.values[other.noun] = rng.choices(ids, k=len(t.values["name"]))
-  t.columns[other.noun] = _name(rng, other.noun)
+  t.columns[other.noun] = other.noun + t.ending
 
   word, row = rng.choice((other.category, other.measure)), rng.randrange(len(t.values["name"]))
   value, key = t.values["name"][row], t.values[other.noun][row]
@@ -183,15 +185,11 @@ def _two_tables(rng: random.Random, t: _Table, other: _Table) -> tuple[_Query, l
 
 
 def _describe(t: _Table) -> list[str]:
-  return [f"The table of {t.noun} is {t.name}.", f"DESC {t.name}"]
+  return [f"The table is {t.name}.", f"DESC {t.name}"]
 
 
 def _ask(t: _Table, query: _Query) -> list[str]:
   return [query.question.format(**t.columns), query.gold.format(table=t.name, **t.columns)]
-
-
-def _name(rng: random.Random, word: str) -> str:
-  return f"{word}{rng.randint(1, 9)}"
 
 
 def _make_table(rng: random.Random, noun: str) -> _Table:
@@ -206,7 +204,9 @@ def _make_table(rng: random.Random, noun: str) -> _Table:
     other = rng.choice([word for word in _CATEGORIES if word != category])
     values[other] = rng.choices(_CATEGORIES[other], k=rows)
   words = rng.sample(list(values), len(values))
-  return _Table(noun, _name(rng, noun), {word: _name(rng, word) for word in words}, values, category, measure)
+  table, ending = rng.sample("123456789", 2)
+  return _Table(noun, noun + table, ending, {word: word + ending for word in words}, values, category,
+                measure)
 
 
 def _make(rng: random.Random) -> tuple[str, dict[str, Any]]:
@@ -223,7 +223,7 @@ def _make(rng: random.Random) -> tuple[str, dict[str, Any]]:
       answer = {str(cell) for row in database.execute(query.gold) for cell in row}
     if answer != {"0"} and answer.isdisjoint(re.findall(r"\w+", query.question)):
       break
-  plan = [[query.question, "SHOW TABLES"], *plan, ["This is the answer.", "submit"]]
+  plan = [["Look at the tables.", "SHOW TABLES"], *plan, ["This is the answer.", "submit"]]
   schema = sorted([table["name"], *(name for name, _ in table["columns"])] for table in data)
   return (f"{schema} {query.question}",
           {"question": query.question, "tables": data, "gold": query.gold, "plan": plan})

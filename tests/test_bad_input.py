@@ -1,0 +1,248 @@
+"""Bad input, verb by verb: exit code 2, one line that says what is wrong, and nothing half-written left."""
+
+import json
+
+import jax
+import numpy as np
+from packing_samples import trajectories, write_rows
+import pytest
+from training_samples import OVERRIDES, save_packed, write_training_config
+
+from agentbank_jax import cli
+from agentbank_jax.bundle import Bundle, write_bundle
+from agentbank_jax.convert.to_hf import export_hf
+from agentbank_jax.models import llama
+from agentbank_jax.models.presets import preset
+
+TURNS = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_device():
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(jax, "device_count", lambda: 1)
+    yield
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory):
+  return save_packed(tmp_path_factory.mktemp("data"), count=24)
+
+
+@pytest.fixture(scope="module")
+def model(packed, tmp_path_factory):
+  return _save_model(tmp_path_factory.mktemp("model") / "model", packed)
+
+
+def _save_model(path, packed, spoil=None, **overrides):
+  import dataclasses
+  config = dataclasses.replace(preset("tiny_test"), **OVERRIDES | overrides)
+  params = jax.tree.map(np.array, llama.init_params(config, 0))
+  if spoil:
+    params["layers"]["mlp"]["up"]["kernel"][1, 2, 3] = spoil
+  write_bundle(path, config, params, packed / "tokenizer", "llama3")
+  return path
+
+
+@pytest.fixture
+def fails(tmp_path, capfd):
+  """Runs a verb in an empty workdir; returns its one line, when nothing is left but what `left` names."""
+  def run(verb, *settings, left=(), config=None):
+    workdir = tmp_path / "workdir"
+    args = [f"--config={config}"] if config else []
+    args += [f"--config.{setting}" for setting in settings]
+    capfd.readouterr()
+    code = cli._main(["agentbank", verb, *args, f"--workdir={workdir}"])
+    err = capfd.readouterr().err
+    told = [line for line in err.splitlines() if "agentbank: error: " in line]
+    assert (code, len(told)) == (2, 1), err
+    assert "Traceback" not in err
+    found = {str(path.relative_to(workdir)) for path in workdir.rglob("*") if path.is_file()}
+    assert found == set(left)
+    return told[0].removeprefix("agentbank: error: ")
+  return run
+
+
+def _source(path, text):
+  path.write_text(text)
+  return f"sources[0].path={path}"
+
+
+def _row(**changes):
+  return json.dumps({"id": "a", "task": "sums", "turns": TURNS} | changes) + "\n"
+
+
+# pack
+
+
+@pytest.mark.parametrize("text, told", [
+    (_row() + _row(id="b")[:40], "line 2"),
+    (_row() + "[1, 2]\n", "line 2"),
+    (_row() + json.dumps({"id": "b", "conversations": TURNS}) + "\n", "line 2"),
+    (_row(turns=[{"role": "robot", "content": "x"}]), "robot"),
+    (_row(turns=[{"role": "user", "content": None}]), "content"),
+    (_row(turns=[{"role": "user", "content": "x", "los": True}]), "los"),
+    (_row(reward="high"), "reward"),
+    ('{"id": "a", "id": "b"}\n' + "\x00\xff", "line"),
+    ("", "no|empty"),
+], ids=["truncated", "no object", "other schema", "role", "content", "turn key", "reward", "binary", "empty"])
+def test_pack_bad_rows(fails, tmp_path, packed, text, told):
+  line = fails("pack", _source(tmp_path / "bad.jsonl", text), f"tokenizer={packed / 'tokenizer'}", "format=llama3")
+  assert "bad.jsonl" in line
+  assert any(word in line for word in told.split("|")), line
+
+
+def test_pack_missing_files(fails, tmp_path, packed):
+  good = _source(tmp_path / "good.jsonl", _row())
+  assert "nowhere.jsonl" in fails("pack", "sources[0].path=nowhere.jsonl", f"tokenizer={packed / 'tokenizer'}")
+  assert "nowhere" in fails("pack", good, "tokenizer=nowhere")
+  assert "tokenizer" in fails("pack", good)
+  assert "llama4" in fails("pack", good, f"tokenizer={packed / 'tokenizer'}", "format=llama4")
+
+
+def test_pack_a_tokenizer_without_eos(fails, tmp_path):
+  import tokenizers
+  folder = tmp_path / "tokenizer"
+  folder.mkdir()
+  tokenizers.Tokenizer(tokenizers.models.BPE({"a": 0, "b": 1}, [])).save(str(folder / "tokenizer.json"))
+  (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
+  line = fails("pack", _source(tmp_path / "good.jsonl", _row()), f"tokenizer={folder}", "format=llama3")
+  assert "no eos token" in line
+
+
+# import
+
+
+@pytest.fixture
+def import_config(tmp_path):
+  """Returns a config file that imports one file as ShareGPT's."""
+  def write(path, format="sharegpt"):
+    config = tmp_path / "config.py"
+    config.write_text(f'''from ml_collections import ConfigDict
+from configs.import_agentbank import lint, source
+
+
+def get_config():
+  return ConfigDict({{"sources": (source("bad", {format!r}, {str(path)!r}, task="sums", tools_in_system=True),),
+                     "lint": lint(), "on_bad_row": "drop", "max_bad_share": 0.0, "output": "out.jsonl"}})
+''')
+    return config
+  return write
+
+
+@pytest.mark.parametrize("text, told", [
+    ('[{"id": "a", "conversations": [{"from": "human", "value"', "bad.json"),
+    ('[{"id": "a", "conversations": [{"from": "robot", "value": "x"}]}]', "bad"),
+    ('[{"id": "a", "messages": []}]', "bad"),
+    ("[]", "no rows"),
+    ("", "bad.json"),
+], ids=["truncated", "role", "other schema", "no rows", "empty"])
+def test_import_bad_rows(fails, tmp_path, import_config, text, told):
+  (tmp_path / "bad.json").write_text(text)
+  assert told in fails("import", config=import_config(tmp_path / "bad.json"))
+
+
+def test_import_missing_file_and_unknown_format(fails, tmp_path, import_config):
+  assert "nowhere.json" in fails("import", config=import_config(tmp_path / "nowhere.json"))
+  assert "did you mean 'sharegpt'" in fails("import", config=import_config(tmp_path / "x.json", "sharegtp"))
+
+
+# train
+
+
+def test_train_data_that_is_not_packed(fails, tmp_path):
+  (tmp_path / "folder").mkdir()
+  (tmp_path / "file").write_text("")
+  for name, told in (("nowhere", "no such directory"), ("folder", "not a packed data set"), ("file", "no such directory")):
+    assert told in fails("train", config=write_training_config(tmp_path / "config.py", tmp_path / name))
+
+
+def test_train_a_model_that_does_not_fit_or_is_damaged(fails, tmp_path, packed, model):
+  def start(path):
+    return write_training_config(tmp_path / "config.py", packed, {"model.preset": None, "model.init_from": str(path)})
+
+  assert "nowhere" in fails("train", config=start("nowhere"))
+  assert "NaN" in fails("train", config=start(_save_model(tmp_path / "nan", packed, np.nan)))
+  cut = _save_model(tmp_path / "cut", packed)
+  config = json.loads((cut / "config.json").read_text())
+  (cut / "config.json").write_text(json.dumps(config | {"intermediate_size": 96}))
+  assert "shape" in fails("train", config=start(cut))
+  (cut / "config.json").write_text("{")
+  assert "config.json" in fails("train", config=start(cut))
+
+
+# evaluate
+
+
+def test_evaluate_bad_settings(fails, model):
+  assert "did you mean 'arithmetic'" in fails("evaluate", "tasks=('arithmetik',)", "player=expert")
+  assert "split" in fails("evaluate", "tasks=('arithmetic',)", "player=expert", "split=tset")
+  assert "expert" in fails("evaluate", "tasks=('arithmetic',)", "player=human")
+  assert "episodes" in fails("evaluate", "tasks=('arithmetic',)", "player=expert", "episodes=0")
+
+
+def test_evaluate_bad_models(fails, tmp_path, packed, model):
+  tasks = "tasks=('arithmetic',)"
+  assert "nowhere" in fails("evaluate", tasks, "engine.model=nowhere")
+  assert "model" in fails("evaluate", tasks)
+  (tmp_path / "empty").mkdir()
+  assert "config.json" in fails("evaluate", tasks, f"engine.model={tmp_path / 'empty'}")
+  assert "llama4" in fails("evaluate", tasks, f"engine.model={model}", "engine.format=llama4")
+  nan = _save_model(tmp_path / "nan", packed, np.inf)
+  assert "NaN or infinite" in fails("evaluate", tasks, f"engine.model={nan}", "episodes=1")
+
+
+# convert
+
+
+def test_convert_bad_models(fails, tmp_path, packed, model):
+  target = tmp_path / "target"
+  args = "direction=to_hf", f"target={target}"
+  assert "nowhere" in fails("convert", *args, "source=nowhere")
+  assert "source is not set" in fails("convert", *args)
+  assert "choose one of" in fails("convert", "direction=to_hg", f"source={model}", f"target={target}")
+  nan = _save_model(tmp_path / "nan", packed, np.nan)
+  line = fails("convert", *args, f"source={nan}")
+  assert "layers.mlp.up.kernel" in line
+  assert "NaN" in line
+  assert not target.exists()
+  assert {p.name for p in tmp_path.iterdir()} == {"nan", "workdir"} - ({"workdir"} - {p.name for p in tmp_path.iterdir()})
+
+
+def test_convert_a_damaged_hugging_face_folder(fails, tmp_path, model):
+  hf = tmp_path / "hf"
+  export_hf(model, hf)
+  args = f"source={hf}", f"target={tmp_path / 'target'}"
+  weights = hf / "model.safetensors"
+  whole = weights.read_bytes()
+  weights.write_bytes(whole[:-100])
+  assert "model.safetensors" in fails("convert", *args)
+  weights.write_bytes(whole)
+  config = json.loads((hf / "config.json").read_text())
+  (hf / "config.json").write_text(json.dumps(config | {"hidden_size": 40}))
+  assert "shape" in fails("convert", *args)
+  (hf / "config.json").write_text(json.dumps(config | {"hidden_act": "gelu"}))
+  assert "hidden_act" in fails("convert", *args)
+  weights.unlink()
+  assert "safetensors" in fails("convert", *args)
+  assert not (tmp_path / "target").exists()
+  assert Bundle.open(model)  # the sources are untouched
+
+
+# inspect
+
+
+def test_inspect(fails, tmp_path, packed):
+  good = write_rows(tmp_path / "good.jsonl", trajectories(2))
+  (tmp_path / "folder").mkdir()
+  render = f"tokenizer={packed / 'tokenizer'}", "format=llama3"
+  assert "nowhere.jsonl" in fails("inspect", "data=nowhere.jsonl", *render)
+  assert "not a packed data set" in fails("inspect", f"data={tmp_path / 'folder'}")
+  assert "config.tokenizer" in fails("inspect", f"data={good}")
+  assert "no trajectory 7" in fails("inspect", f"data={good}", *render, "index=7")
+  assert "not 999" in fails("inspect", f"data={packed}", "index=999")
+  assert "no split 'test'" in fails("inspect", f"data={packed}", "split=test")
+  assert "nobody" in fails("inspect", f"data={packed}", "id=nobody")
+  (tmp_path / "bad.jsonl").write_text(_row()[:30])
+  assert "bad.jsonl" in fails("inspect", f"data={tmp_path / 'bad.jsonl'}", *render)
+  assert "data" in fails("inspect")

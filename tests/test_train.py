@@ -1,0 +1,436 @@
+"""`agentbank train`, as its user meets it: what it writes, how it stops and goes on, and what each knob does."""
+
+import json
+import os
+import pathlib
+import random
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+from training_samples import make_training, save_packed, write_training_config
+
+from agentbank_jax import cli, data, metrics, train
+from agentbank_jax.bundle import Bundle, write_bundle
+from agentbank_jax.checkpoint import Checkpoints
+from agentbank_jax.convert.numpy_reference import reference_logits
+from agentbank_jax.convert.to_hf import export_hf
+from agentbank_jax.errors import UserError
+from agentbank_jax.models import llama
+from agentbank_jax.state import abstract_state
+
+LONG = {"train.steps": 60, "train.eval_every": 30, "train.checkpoint_every": 5, "train.keep_every": 20,
+        "train.peak_flops": 1e12}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def compile_cache(tmp_path_factory):
+  """Most runs here compile the same programs; the second time they are read from disk."""
+  settings = {"jax_compilation_cache_dir": str(tmp_path_factory.mktemp("cache")),
+              "jax_persistent_cache_min_compile_time_secs": 0.0, "jax_persistent_cache_min_entry_size_bytes": -1}
+  before = {name: getattr(jax.config, name) for name in settings}
+  for name, value in settings.items():
+    jax.config.update(name, value)
+  yield settings["jax_compilation_cache_dir"]
+  for name, value in before.items():
+    jax.config.update(name, value)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_device():
+  """The simulated devices are for the test that asks for them."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(jax, "device_count", lambda: 1)
+    yield
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory):
+  return save_packed(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def unbroken(packed, tmp_path_factory):
+  """A run of 60 steps that nothing disturbed: its workdir and what it returned."""
+  workdir = tmp_path_factory.mktemp("unbroken")
+  return workdir, train.run(make_training(packed, LONG), workdir)
+
+
+def _lines(workdir):
+  return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def _losses(workdir):
+  return [line["loss"] for line in _lines(workdir) if "loss" in line]
+
+
+def _steps(workdir):
+  return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdigit())
+
+
+def _params(model):
+  return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree.leaves_with_path(Bundle.open(model).load_params())}
+
+
+def _assert_bit_equal(a, b):
+  assert a.keys() == b.keys()
+  for name in a:
+    np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+
+
+def _assert_same_run(workdir, unbroken):
+  """The interrupted and resumed run is the unbroken one: data order, parameters, and one line for each step."""
+  expected = unbroken[0]
+  _assert_bit_equal(_params(workdir / "model"), _params(expected / "model"))
+  steps = [line["step"] for line in _lines(workdir) if "loss" in line]
+  assert steps == list(range(1, 61))
+  assert _losses(workdir) == _losses(expected)
+  evals = [line for line in _lines(workdir) if "eval/loss" in line]
+  assert evals == [line for line in _lines(expected) if "eval/loss" in line]
+
+
+# What a run writes.
+
+
+def test_the_loss_falls_and_every_step_is_reported(unbroken):
+  workdir, result = unbroken
+  lines = _lines(workdir)
+  trained = [line for line in lines if "loss" in line]
+  assert [line["step"] for line in trained] == list(range(1, 61))
+  assert trained[-1]["loss"] < trained[0]["loss"] - 2
+  for line in trained:
+    assert line.keys() == {"step", "loss", "grad_norm", "learning_rate", "tokens", "trained_tokens", "tokens_per_second",
+                           "trained_tokens_per_second", "padding_share", "mfu"}
+  evals = [line for line in lines if "eval/loss" in line]
+  assert [line["step"] for line in evals] == [30, 60]
+  for line in evals:
+    assert line.keys() == {"step", "eval/loss", "eval/task/embodied_sim", "eval/task/sums", "eval/skill/unregistered"}
+  assert evals[1]["eval/loss"] < evals[0]["eval/loss"]
+  assert result["steps"] == 60
+  assert result["resumed_from"] is None
+  assert result["metrics"]["loss"] == trained[-1]["loss"]
+  assert result["metrics"]["eval/loss"] == evals[-1]["eval/loss"]
+
+
+def test_checkpoints_kept(unbroken):
+  assert _steps(unbroken[0]) == [20, 40, 55, 60]  # multiples of keep_every, and the last two
+
+
+def test_the_numbers_are_those_of_the_data(unbroken, packed):
+  dataset = data.PackedDataset.open(packed)
+  config = make_training(packed)
+  batches = data.batches(dataset, "train", config.data.batch_size, seed=config.seed)
+  layers, hidden, mlp, heads, kv_heads, head, vocab = 2, 32, 64, 4, 2, 8, 300
+  weights = layers * (2 * hidden * heads * head + 2 * hidden * kv_heads * head + 3 * hidden * mlp) + hidden * vocab
+  lines = [line for line in _lines(unbroken[0]) if "loss" in line]
+  for line, batch in zip(lines[:8], batches, strict=False):
+    real = batch["segment_ids"] != 0
+    keys = 0  # what each token attends to: those before it in its segment, and itself
+    for row in batch["segment_ids"]:
+      for segment in range(1, row.max() + 1):
+        n = int((row == segment).sum())
+        keys += n * (n + 1) // 2
+    tokens, trained = int(real.sum()), int(batch["loss_mask"].sum())
+    seconds = tokens / line["tokens_per_second"]
+    assert (line["tokens"], line["trained_tokens"]) == (tokens, trained)
+    assert line["trained_tokens_per_second"] == pytest.approx(trained / seconds)
+    assert line["padding_share"] == pytest.approx(1 - tokens / real.size)
+    assert line["mfu"] == pytest.approx((6 * weights * tokens + 12 * layers * heads * head * keys) / (seconds * 1e12))
+
+
+def test_the_schedule(unbroken):
+  rates = [line["learning_rate"] for line in _lines(unbroken[0]) if "loss" in line]
+  cosine = [3e-3 * (1 + np.cos(np.pi * t / 58)) / 2 for t in range(58)]  # warm-up takes 3% of 60 steps: two
+  np.testing.assert_allclose(rates, [1.5e-3, 3e-3, *cosine], rtol=1e-4)
+
+
+def test_eval_losses_are_those_of_each_conversation_alone(unbroken, packed, tmp_path):
+  """Against the written model, exported, and NumPy; every conversation for itself."""
+  workdir, result = unbroken
+  export_hf(workdir / "model", tmp_path / "hf")
+  dataset = data.PackedDataset.open(packed)
+  sums = {}
+  for row in dataset.source("eval"):
+    for segment in range(1, row["segment_ids"].max() + 1):
+      here = row["segment_ids"] == segment
+      tokens, targets, trained = row["tokens"][here], row["targets"][here], row["loss_mask"][here]
+      logits = reference_logits(tmp_path / "hf", tokens[None])[0].astype(np.float64)
+      log_probs = logits - np.log(np.exp(logits - logits.max(-1, keepdims=True)).sum(-1, keepdims=True)) \
+          - logits.max(-1, keepdims=True)
+      nll = -log_probs[np.arange(len(targets)), targets][trained]
+      sums.setdefault(dataset.tasks[row["segment_tasks"][segment - 1]], []).extend(nll)
+  for task, nll in sums.items():
+    assert result["metrics"][f"eval/task/{task}"] == pytest.approx(np.mean(nll), rel=1e-4)
+  assert result["metrics"]["eval/loss"] == pytest.approx(np.mean(np.concatenate(list(sums.values()))), rel=1e-4)
+
+
+# Stopping and going on.
+
+
+def test_killed_at_any_step_it_goes_on_bit_for_bit(unbroken, packed, tmp_path, compile_cache):
+  config = write_training_config(tmp_path / "config.py", packed, LONG)
+  workdir = tmp_path / "run"
+  args = ["agentbank", "train", f"--config={config}", f"--workdir={workdir}"]
+  environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": compile_cache, "XLA_FLAGS": "",
+                              "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+  victim = subprocess.Popen([sys.executable, "-m", "agentbank_jax.cli", *args[1:]], env=environment,
+                            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+  step = random.randint(12, 45)
+  log = workdir / "metrics.jsonl"
+  while victim.poll() is None and not (log.exists() and log.read_bytes().count(b"\n") >= step):
+    time.sleep(0.002)
+  victim.kill()
+  assert victim.wait() == -signal.SIGKILL, "the run ended before it could be killed"
+  assert cli._main(args) == 0
+  summary = json.loads((workdir / "summary.json").read_text())
+  assert 5 <= summary["resumed_from"] < 60
+  _assert_same_run(workdir, unbroken)
+
+
+def test_sigterm_saves_and_exits_with_75(unbroken, packed, tmp_path, monkeypatch, capfd):
+  config = write_training_config(tmp_path / "config.py", packed, LONG)
+  args = ["agentbank", "train", f"--config={config}", f"--workdir={tmp_path / 'run'}"]
+  write = metrics.MetricsLog.write
+
+  def write_and_terminate(log, step, values):
+    write(log, step, values)
+    if step == 17:
+      os.kill(os.getpid(), signal.SIGTERM)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(metrics.MetricsLog, "write", write_and_terminate)
+    assert cli._main(args) == 75
+  told = [line for line in capfd.readouterr().err.splitlines() if line.startswith("agentbank:")]
+  stopped, = _steps(tmp_path / "run")[-1:]
+  assert told == [f"agentbank: stopped at step {stopped} of 60; saved. Run the same command to go on"]
+  assert stopped in (18, 19)  # the step that was on its way is finished
+  assert not (tmp_path / "run/model").exists()
+  assert cli._main(args) == 0
+  assert json.loads((tmp_path / "run/summary.json").read_text())["resumed_from"] == stopped
+  _assert_same_run(tmp_path / "run", unbroken)
+
+
+@pytest.mark.parametrize("change, told", [
+    ({"seed": 1}, "seed = 0, the config now gives 1"),
+    ({"data.batch_size": 4}, "batch_size = 8, the config now gives 4"),
+    ({"train.steps": 70}, "total_steps = 60, the config now gives 70"),
+    ({"data.path": "other"}, "data_fingerprint|rows = "),
+], ids=["seed", "batch_size", "steps", "data"])
+def test_a_resumed_run_refuses_another_data_order(unbroken, packed, tmp_path, change, told):
+  workdir = unbroken[0]
+  if "data.path" in change:
+    change = {"data.path": str(save_packed(tmp_path, count=200))}
+  before = (workdir / "metrics.jsonl").read_bytes(), _steps(workdir)
+  with pytest.raises(UserError, match=told):
+    train.run(make_training(packed, LONG | change), workdir)
+  assert ((workdir / "metrics.jsonl").read_bytes(), _steps(workdir)) == before
+
+
+def test_a_resumed_run_refuses_another_model(unbroken, packed):
+  with pytest.raises(UserError, match="shape"):
+    train.run(make_training(packed, LONG, {"intermediate_size": 128}), unbroken[0])
+
+
+# What goes wrong.
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_batch(packed, tmp_path):
+  config = make_training(packed, {"optim.learning_rate": 1e30, "optim.schedule": "constant",
+                                  "train.checkpoint_every": 1})
+  with pytest.raises(UserError, match="at step 2: not finite") as caught:
+    train.run(config, tmp_path)
+  assert "\n" not in str(caught.value)
+  saved = np.load(tmp_path / "not_finite_step_2.npz")
+  batch = next(data.batches(data.PackedDataset.open(packed), "train", 8, seed=0, start_step=1))
+  for name in batch:
+    np.testing.assert_array_equal(saved[name], batch[name])
+  assert not (tmp_path / "model").exists()
+  trainer = train.Trainer(config, tmp_path)
+  assert _steps(tmp_path) == [1]
+  with Checkpoints(tmp_path / "checkpoints", 2, None) as checkpoints:
+    state, _ = checkpoints.restore(abstract_state(trainer.model, trainer.tx, trainer.execution))
+  assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(state.params))
+
+
+def _write_model(path, packed, overrides=(), change=lambda params: params):
+  model = train.Trainer(make_training(packed, overrides=overrides), path).model
+  params = change(jax.tree.map(np.array, llama.init_params(model, 5)))
+  write_bundle(path, model, params, packed / "tokenizer", "llama3")
+  return path
+
+
+def test_training_starts_from_the_weights_it_is_given(packed, tmp_path):
+  model = _write_model(tmp_path / "start", packed)
+  config = make_training(packed, {"model.preset": None, "model.init_from": str(model), "optim.learning_rate": 0.0,
+                                  "train.steps": 1})
+  config.model.overrides = type(config)()
+  train.run(config, tmp_path / "run")
+  _assert_bit_equal(_params(tmp_path / "run/model"), _params(model))
+
+
+def test_a_model_with_nan_is_refused_by_name(packed, tmp_path):
+  def spoil(params):
+    params["norm"]["scale"][3] = np.nan
+    return params
+
+  model = _write_model(tmp_path / "start", packed, change=spoil)
+  config = make_training(packed, {"model.preset": None, "model.init_from": str(model)})
+  with pytest.raises(UserError, match="norm.scale.*NaN"):
+    train.run(config, tmp_path / "run")
+
+
+def test_overrides_that_the_given_weights_do_not_have_are_refused(packed, tmp_path):
+  model = _write_model(tmp_path / "start", packed)
+  config = make_training(packed, {"model.preset": None, "model.init_from": str(model)}, {"intermediate_size": 96})
+  with pytest.raises(UserError, match="shape|intermediate_size"):
+    train.run(config, tmp_path / "run")
+
+
+@pytest.mark.parametrize("changes, overrides, told", [
+    ({}, {"vocab_size": 299}, "299 entries"),
+    ({}, {"max_positions": 255}, "255 positions"),
+    ({}, {"hidden_sise": 64}, "did you mean 'hidden_size'"),
+    ({"model.preset": None}, {}, "one of model.preset"),
+    ({"model.preset": "tiny_tset"}, {}, "did you mean 'tiny_test'"),
+    ({"data.micro_batches": 3}, {}, "not a multiple"),
+    ({"data.micro_batches": 0}, {}, "micro_batches"),
+    ({"data.batch_size": 0}, {}, "batch_size"),
+    ({"train.eval_batch_size": 0}, {}, "eval_batch_size"),
+    ({"train.log_every": 0}, {}, "log_every"),
+    ({"train.steps": -1}, {}, "steps"),
+    ({"train.epochs": 1}, {}, "one of train.steps and train.epochs"),
+    ({"train.write_model": "float16"}, {}, "write_model is 'float16'"),
+    ({"train.peak_flops": -1.0}, {}, "peak_flops"),
+    ({"optim.schedule": "cosin"}, {}, "schedule is 'cosin'"),
+    ({"optim.decay": "some"}, {}, "decay is 'some'"),
+    ({"execution.remat": "som"}, {}, "remat is 'som'"),
+    ({"data.path": "nowhere"}, {}, "nowhere: no such directory"),
+])
+def test_what_cannot_be_is_said_before_a_step_is_done(packed, tmp_path, changes, overrides, told):
+  config = make_training(packed)
+  for key, value in changes.items():
+    config.update_from_flattened_dict({key: value})
+  config.model.overrides.update(overrides)
+  with pytest.raises(UserError, match=told):
+    train.Trainer(config, tmp_path)
+
+
+def test_tensorboard_without_its_package(packed, tmp_path, monkeypatch):
+  monkeypatch.setitem(sys.modules, "tensorboardX", None)
+  with pytest.raises(UserError, match="pip install tensorboardX"):
+    train.run(make_training(packed, {"train.tensorboard": True}), tmp_path)
+
+
+def test_a_full_disk_is_an_error_in_one_line_and_the_same_command_goes_on(unbroken, packed, tmp_path, capfd):
+  """A limit on the size of files stands in for the full disk."""
+  args = ["agentbank", "train", f"--config={write_training_config(tmp_path / 'config.py', packed, LONG)}",
+          f"--workdir={tmp_path / 'run'}"]
+  soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+  resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, hard))
+  try:
+    assert cli._main(args) == 2
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+  err = capfd.readouterr().err
+  assert err.count("agentbank: error:") == 1
+  assert "Traceback" not in err
+  assert "cannot write a checkpoint" in err
+  assert cli._main(args) == 0
+  _assert_same_run(tmp_path / "run", unbroken)
+
+
+# Every knob: what must change the outcome, and what must not.
+
+
+@pytest.fixture(scope="module")
+def outcome(packed, tmp_path_factory):
+  """Runs four steps; returns losses, learning rates, and a digest of what was saved."""
+  done = {}
+
+  def run(**changes):
+    key = json.dumps(changes)
+    if key not in done:
+      settings = {"train.write_model": "float32"} | {k.replace("__", "."): v for k, v in changes.items()}
+      workdir = tmp_path_factory.mktemp("knob")
+      train.run(make_training(packed, settings, {"num_layers": 1}), workdir)
+      weights = {name: leaf.astype(np.float32) for name, leaf in _params(workdir / "model").items()}
+      done[key] = _losses(workdir), [line["learning_rate"] for line in _lines(workdir) if "loss" in line], weights
+    return done[key]
+
+  return run
+
+
+@pytest.mark.parametrize("key, value", [
+    ("seed", 1),
+    ("data.batch_size", 4),
+    ("optim.learning_rate", 1e-3),
+    ("optim.schedule", "linear"),
+    ("optim.warmup_share", 0.5),
+    ("optim.final_share", 0.5),
+    ("optim.b1", 0.5),
+    ("optim.b2", 0.5),
+    ("optim.eps", 1e-2),
+    ("optim.weight_decay", 0.5),
+    ("optim.clip_norm", 0.01),
+    ("optim.mu_dtype", "bfloat16"),
+    ("execution.compute_dtype", "bfloat16"),
+])
+def test_a_knob_that_changes_the_outcome(outcome, key, value):
+  losses, _, weights = outcome()
+  other_losses, _, other_weights = outcome(**{key.replace(".", "__"): value})
+  assert other_losses != losses
+  assert any((weights[name] != other_weights[name]).any() for name in weights)
+
+
+def test_decay_reaches_the_norms_only_where_asked_for(outcome):
+  kernels = outcome(optim__weight_decay=0.5)
+  everything = outcome(optim__weight_decay=0.5, optim__decay="all")
+  norm = "['norm']['scale']"
+  assert (kernels[2][norm] != everything[2][norm]).any()
+
+
+@pytest.mark.parametrize("key, value", [
+    ("execution.layers", "scan"),
+    ("execution.attention", "full"),
+    ("execution.matmul", "native"),
+    ("execution.remat", "full"),
+    ("execution.loss_chunk", 32),
+    ("execution.query_block", 32),
+    ("data.micro_batches", 4),
+])
+def test_a_knob_that_does_not(outcome, key, value):
+  losses, rates, _ = outcome()
+  other_losses, other_rates, _ = outcome(**{key.replace(".", "__"): value})
+  np.testing.assert_allclose(other_losses, losses, rtol=1e-4)
+  assert other_rates == rates
+
+
+def test_epochs_are_steps_over_all_rows(packed, tmp_path):
+  rows = data.PackedDataset.open(packed).num_rows["train"]
+  config = make_training(packed, {"train.steps": None, "train.epochs": 3})
+  assert train.Trainer(config, tmp_path).total_steps == -(-3 * rows // 8)
+
+
+def test_the_written_model_has_the_dtype_asked_for(packed, tmp_path):
+  train.run(make_training(packed, {"train.write_model": "bfloat16", "train.steps": 1}), tmp_path)
+  assert {str(dtype) for dtype in Bundle.open(tmp_path / "model").dtypes.values()} == {"bfloat16"}
+
+
+def test_eight_devices_do_what_one_does(outcome, packed, tmp_path, monkeypatch):
+  monkeypatch.setattr(jax, "device_count", lambda: len(jax.devices()))
+  mesh = {"mesh.data": 2, "mesh.fsdp": 2, "mesh.tensor": 2, "data.micro_batches": 2}
+  result = train.run(make_training(packed, mesh, {"num_layers": 1}), tmp_path)
+  np.testing.assert_allclose(_losses(tmp_path), outcome()[0], rtol=1e-4)
+  assert np.isfinite(result["metrics"]["eval/loss"])
+
+
+@pytest.mark.parametrize("key", ["data.batch_size", "train.eval_batch_size"])
+def test_a_batch_that_the_mesh_does_not_divide(packed, tmp_path, monkeypatch, key):
+  monkeypatch.setattr(jax, "device_count", lambda: len(jax.devices()))
+  with pytest.raises(UserError, match=f"{key} = 12 is not a multiple"):
+    train.Trainer(make_training(packed, {key: 12}), pathlib.Path(tmp_path))
