@@ -30,6 +30,7 @@ class Checkpoints:
       keep_last: how many of the newest stay.
       keep_every: steps whose multiples stay for good, or None.
     """
+    logging.get_absl_logger().addFilter(_is_no_orbax_traceback)
     self.directory = epath.Path(directory)
     policies = ocp.training.preservation_policies
     keep = [policies.LatestN(keep_last)] + ([policies.EveryNSteps(keep_every)] if keep_every else [])
@@ -43,7 +44,8 @@ class Checkpoints:
     self.close()
 
   def close(self) -> None:
-    self._orbax.close()
+    with _disk_errors(self.directory):
+      self._orbax.close()
 
   def steps(self) -> list[int]:
     """Steps of the complete checkpoints, oldest first."""
@@ -98,7 +100,8 @@ class Checkpoints:
                         type(e).__name__, str(e).splitlines()[0] if str(e) else "")
         continue
       step_array = jax.device_put(jax.numpy.int32(step), abstract.step.sharding)
-      return TrainState(loaded["params"], loaded["optimizer"]["opt_state"], step_array), dict(metadata.custom_metadata or {})
+      record = dict(metadata.custom_metadata or {})
+      return TrainState(loaded["params"], loaded["optimizer"]["opt_state"], step_array), record
     if steps:
       raise UserError(f"{self.directory}: none of the {len(steps)} checkpoints can be read; "
                       "move the folder away to start from scratch")
@@ -138,5 +141,11 @@ def _check_shapes(abstract, metadata, where: str) -> None:
 def _disk_errors(directory):
   try:
     yield
-  except OSError as e:
-    raise UserError(f"cannot write a checkpoint to {directory}: {e.strerror or e}") from e
+  except (OSError, ValueError) as e:  # TensorStore reports a failed write as a ValueError
+    reason = getattr(e, "strerror", None) or " ".join(str(e).split())
+    raise UserError(f"cannot write a checkpoint to {directory}: {reason}") from e
+
+
+def _is_no_orbax_traceback(record) -> bool:
+  """What Orbax's threads log with a traceback they also raise where we wait for them: it is told once."""
+  return not (record.exc_info and "orbax" in record.pathname)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 import contextlib
 import dataclasses
 import math
+import operator
 import pathlib
 import signal
 import time
@@ -21,7 +22,7 @@ from agentbank_jax.checkpoint import Checkpoints
 from agentbank_jax.errors import Interrupted, UserError, did_you_mean
 from agentbank_jax.metrics import MetricsLog, Throughput
 from agentbank_jax.models import execution as execution_lib
-from agentbank_jax.models.config import LlamaConfig, num_params
+from agentbank_jax.models.config import LlamaConfig, num_params, param_shapes
 from agentbank_jax.models.presets import preset
 from agentbank_jax.optim import make_optimizer, make_schedule
 from agentbank_jax.sharding import Sharding, global_batch, make_sharding
@@ -56,8 +57,8 @@ class Trainer:
     if jax.device_count() > 1:
       sharding = make_sharding(config.mesh, config.rules)
     self.execution = execution_lib.resolve(config.execution, jax.default_backend(), sharding)
+    _check_settings(config, sharding)
     self.batch_size = config.data.batch_size
-    _check_batch(self.batch_size, config.data.micro_batches, sharding)
     self.total_steps = _total_steps(config.train, self.dataset.num_rows["train"], self.batch_size)
     self.schedule = make_schedule(config.optim, self.total_steps)
     self.tx = make_optimizer(config.optim, self.schedule)
@@ -207,8 +208,6 @@ class Trainer:
 
   def _write_model(self, state) -> None:
     dtype = self.config.train.write_model
-    if dtype not in ("float32", "bfloat16"):
-      raise UserError(f"train.write_model is {dtype!r}; choose float32, bfloat16 or None")
     params = jax.tree.map(lambda p: p.astype(dtype), canonical(state, self.execution).params)
     write_bundle(self.workdir / "model", self.model, params, self.dataset.path / "tokenizer", self.dataset.format,
                  overwrite=True)
@@ -241,12 +240,15 @@ def _model_config(config, dataset: data.PackedDataset) -> LlamaConfig:
   """Returns the architecture: a preset with overrides, or that of the model to start from."""
   if (config.preset is None) == (config.init_from is None):
     raise UserError("give one of model.preset (random start) and model.init_from (a model's folder)")
-  model = preset(config.preset) if config.preset is not None else Bundle.open(config.init_from).config
+  start = preset(config.preset) if config.preset is not None else Bundle.open(config.init_from).config
   fields = [f.name for f in dataclasses.fields(LlamaConfig)]
   for name in config.overrides:
     if name not in fields:
       raise UserError(f"model.overrides.{name}: no such field{did_you_mean(name, fields)}")
-  model = dataclasses.replace(model, **config.overrides)
+  model = dataclasses.replace(start, **config.overrides)
+  if config.init_from is not None and param_shapes(model) != param_shapes(start):
+    raise UserError(f"model.overrides give the model other parameters than {config.init_from} has; "
+                    "they can change only what is not stored, such as max_positions")
   if model.vocab_size < dataset.vocab_size:
     raise UserError(f"the model's vocabulary has {model.vocab_size} entries, the tokenizer of {dataset.path} "
                     f"{dataset.vocab_size}; set model.overrides.vocab_size or pack with the model's own tokenizer")
@@ -259,17 +261,31 @@ def _model_config(config, dataset: data.PackedDataset) -> LlamaConfig:
                              pad_id=renderer.tokenizer.pad_id)
 
 
-def _check_batch(batch_size: int, micro_batches: int, sharding: Sharding | None) -> None:
-  shards = sharding.batch_shards if sharding else 1
-  if batch_size % (shards * micro_batches):
-    raise UserError(f"data.batch_size = {batch_size} is not a multiple of {shards} batch shards of the mesh "
-                    f"x data.micro_batches = {micro_batches}")
+def _check_settings(config, sharding: Sharding | None) -> None:
+  """Raises UserError, before a step is done, for what would fail in the middle of the run or at its end."""
+  lowest = {"data.batch_size": 1, "data.micro_batches": 1, "train.eval_batch_size": 1, "train.log_every": 1,
+            "train.eval_every": 0, "train.checkpoint_every": 0, "train.keep_last": 1}
+  for key, least in lowest.items():
+    if (value := operator.attrgetter(key)(config)) < least:
+      raise UserError(f"{key} is {value}; it must be at least {least}")
+  shards, micro_batches = sharding.batch_shards if sharding else 1, config.data.micro_batches
+  if config.data.batch_size % (shards * micro_batches):
+    raise UserError(f"data.batch_size = {config.data.batch_size} is not a multiple of {shards} batch shards of the "
+                    f"mesh x data.micro_batches = {micro_batches}")
+  if config.train.eval_batch_size % shards:
+    raise UserError(f"train.eval_batch_size = {config.train.eval_batch_size} is not a multiple of {shards} batch "
+                    "shards of the mesh")
+  if config.train.write_model not in ("float32", "bfloat16", None):
+    raise UserError(f"train.write_model is {config.train.write_model!r}; choose float32, bfloat16 or None")
 
 
 def _total_steps(config, rows: int, batch_size: int) -> int:
   if (config.steps is None) == (config.epochs is None):
     raise UserError("give one of train.steps and train.epochs")
-  return config.steps if config.steps is not None else data.num_steps(rows, batch_size, config.epochs)
+  steps = config.steps if config.steps is not None else data.num_steps(rows, batch_size, config.epochs)
+  if steps < 1:
+    raise UserError(f"train.steps = {config.steps}, train.epochs = {config.epochs}: there is no step to do")
+  return steps
 
 
 def _all_rows(local: np.ndarray) -> np.ndarray:

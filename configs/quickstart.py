@@ -18,28 +18,29 @@ def get_config():
   config.seed = 0  # of the training instances
 
   # Trajectories of each task's expert, played on instances of the split "train".
-  config.trajectories = ConfigDict({"arithmetic": 5000, "sql_tables": 4000, "household": 1800})
+  config.trajectories = ConfigDict({"arithmetic": 6000, "sql_tables": 5000, "household": 2500})
 
   config.tokenizer = ConfigDict()
   config.tokenizer.vocab_size = 1024
   config.tokenizer.format = "llama3"
 
   config.pack = pack.get_config()
-  config.pack.seq_len = 1024
+  config.pack.seq_len = 512
   config.pack.unit = "tokens"
   config.pack.eval_share = 0.02
 
   config.training = training()
   config.training.model.preset = "quickstart"
-  config.training.data.batch_size = 8
+  config.training.data.batch_size = 4
   config.training.optim.learning_rate = 4e-3
-  config.training.optim.b2 = 0.98
+  config.training.optim.b2 = 0.95
+  config.training.optim.schedule = "linear"
   config.training.optim.weight_decay = 0.1
   config.training.optim.warmup_share = 0.05
   config.training.train.epochs = 1
-  config.training.train.log_every = 5
-  config.training.train.eval_batch_size = 8
-  config.training.train.checkpoint_every = 100
+  config.training.train.log_every = 20
+  config.training.train.eval_batch_size = 16
+  config.training.train.checkpoint_every = 400
 
   config.evaluation = evaluate.get_config()
   config.evaluation.episodes = 60  # of each task, from the split "test"

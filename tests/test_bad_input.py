@@ -1,7 +1,9 @@
 """Bad input, verb by verb: exit code 2, one line that says what is wrong, and nothing half-written left."""
 
+import dataclasses
 import json
 
+from flax import traverse_util
 import jax
 import numpy as np
 from packing_samples import trajectories, write_rows
@@ -11,7 +13,7 @@ from training_samples import OVERRIDES, save_packed, write_training_config
 from agentbank_jax import cli
 from agentbank_jax.bundle import Bundle, write_bundle
 from agentbank_jax.convert.to_hf import export_hf
-from agentbank_jax.models import llama
+from agentbank_jax.models.config import param_shapes
 from agentbank_jax.models.presets import preset
 
 TURNS = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}]
@@ -34,12 +36,13 @@ def model(packed, tmp_path_factory):
   return _save_model(tmp_path_factory.mktemp("model") / "model", packed)
 
 
-def _save_model(path, packed, spoil=None, **overrides):
-  import dataclasses
-  config = dataclasses.replace(preset("tiny_test"), **OVERRIDES | overrides)
-  params = jax.tree.map(np.array, llama.init_params(config, 0))
-  if spoil:
-    params["layers"]["mlp"]["up"]["kernel"][1, 2, 3] = spoil
+def _save_model(path, packed, spoil=0.0):
+  """Saves a random model with one weight set to `spoil`."""
+  config = dataclasses.replace(preset("tiny_test"), **OVERRIDES)
+  rng = np.random.default_rng(0)
+  params = {name: rng.normal(0, 0.02, shape).astype(np.float32) for name, shape in param_shapes(config).items()}
+  params["layers.mlp.up.kernel"][1, 2, 3] = spoil
+  params = traverse_util.unflatten_dict(params, sep=".")
   write_bundle(path, config, params, packed / "tokenizer", "llama3")
   return path
 
@@ -76,20 +79,20 @@ def _row(**changes):
 
 
 @pytest.mark.parametrize("text, told", [
-    (_row() + _row(id="b")[:40], "line 2"),
-    (_row() + "[1, 2]\n", "line 2"),
-    (_row() + json.dumps({"id": "b", "conversations": TURNS}) + "\n", "line 2"),
+    (_row() + _row(id="b")[:40], "row 2: not JSON"),
+    (_row() + "[1, 2]\n", "row 2: row is list"),
+    (_row() + json.dumps({"id": "b", "conversations": TURNS}) + "\n", "row 2 (id 'b')"),
     (_row(turns=[{"role": "robot", "content": "x"}]), "robot"),
     (_row(turns=[{"role": "user", "content": None}]), "content"),
     (_row(turns=[{"role": "user", "content": "x", "los": True}]), "los"),
     (_row(reward="high"), "reward"),
-    ('{"id": "a", "id": "b"}\n' + "\x00\xff", "line"),
-    ("", "no|empty"),
-], ids=["truncated", "no object", "other schema", "role", "content", "turn key", "reward", "binary", "empty"])
+    ("\x00\x01\x02", "row 1: not JSON"),
+    (_row() + _row(turns=[]), "row 2"),
+], ids=["truncated", "no object", "other schema", "role", "content", "turn key", "reward", "binary", "no turns"])
 def test_pack_bad_rows(fails, tmp_path, packed, text, told):
   line = fails("pack", _source(tmp_path / "bad.jsonl", text), f"tokenizer={packed / 'tokenizer'}", "format=llama3")
   assert "bad.jsonl" in line
-  assert any(word in line for word in told.split("|")), line
+  assert told in line
 
 
 def test_pack_missing_files(fails, tmp_path, packed):
@@ -153,7 +156,8 @@ def test_import_missing_file_and_unknown_format(fails, tmp_path, import_config):
 def test_train_data_that_is_not_packed(fails, tmp_path):
   (tmp_path / "folder").mkdir()
   (tmp_path / "file").write_text("")
-  for name, told in (("nowhere", "no such directory"), ("folder", "not a packed data set"), ("file", "no such directory")):
+  for name, told in {"nowhere": "no such directory", "folder": "not a packed data set",
+                     "file": "no such directory"}.items():
     assert told in fails("train", config=write_training_config(tmp_path / "config.py", tmp_path / name))
 
 
@@ -206,7 +210,7 @@ def test_convert_bad_models(fails, tmp_path, packed, model):
   assert "layers.mlp.up.kernel" in line
   assert "NaN" in line
   assert not target.exists()
-  assert {p.name for p in tmp_path.iterdir()} == {"nan", "workdir"} - ({"workdir"} - {p.name for p in tmp_path.iterdir()})
+  assert [path.name for path in tmp_path.iterdir()] == ["nan"]
 
 
 def test_convert_a_damaged_hugging_face_folder(fails, tmp_path, model):
@@ -223,6 +227,7 @@ def test_convert_a_damaged_hugging_face_folder(fails, tmp_path, model):
   assert "shape" in fails("convert", *args)
   (hf / "config.json").write_text(json.dumps(config | {"hidden_act": "gelu"}))
   assert "hidden_act" in fails("convert", *args)
+  (hf / "config.json").write_text(json.dumps(config))
   weights.unlink()
   assert "safetensors" in fails("convert", *args)
   assert not (tmp_path / "target").exists()

@@ -186,8 +186,9 @@ def _names_in_the_code():
   """Returns what the sources read by name: attributes, strings that are no docstrings, fields, keywords."""
   names = set()
   for tree in TREES.values():
+    documented = ast.Module | ast.ClassDef | ast.FunctionDef
     docstrings = {id(node.body[0].value) for node in ast.walk(tree)
-                  if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node, clean=False)}
+                  if isinstance(node, documented) and ast.get_docstring(node, clean=False)}
     for node in ast.walk(tree):
       if isinstance(node, ast.Attribute):
         names.add(node.attr)

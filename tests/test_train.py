@@ -74,7 +74,8 @@ def _steps(workdir):
 
 
 def _params(model):
-  return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree.leaves_with_path(Bundle.open(model).load_params())}
+  leaves = jax.tree.leaves_with_path(Bundle.open(model).load_params())
+  return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
 
 
 def _assert_bit_equal(a, b):
@@ -104,8 +105,8 @@ def test_the_loss_falls_and_every_step_is_reported(unbroken):
   assert [line["step"] for line in trained] == list(range(1, 61))
   assert trained[-1]["loss"] < trained[0]["loss"] - 2
   for line in trained:
-    assert line.keys() == {"step", "loss", "grad_norm", "learning_rate", "tokens", "trained_tokens", "tokens_per_second",
-                           "trained_tokens_per_second", "padding_share", "mfu"}
+    assert line.keys() == {"step", "loss", "grad_norm", "learning_rate", "tokens", "trained_tokens",
+                           "tokens_per_second", "trained_tokens_per_second", "padding_share", "mfu"}
   evals = [line for line in lines if "eval/loss" in line]
   assert [line["step"] for line in evals] == [30, 60]
   for line in evals:
@@ -176,9 +177,11 @@ def test_killed_at_any_step_it_goes_on_bit_for_bit(unbroken, packed, tmp_path, c
   config = write_training_config(tmp_path / "config.py", packed, LONG)
   workdir = tmp_path / "run"
   args = ["agentbank", "train", f"--config={config}", f"--workdir={workdir}"]
-  environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": compile_cache, "XLA_FLAGS": "",
+  # As here: XLA cuts its work by the number of simulated devices, and another cut rounds differently.
+  program = "import sys, jax; jax.device_count = lambda: 1; from agentbank_jax import cli; cli.main(sys.argv[1:])"
+  environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": compile_cache,
                               "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-  victim = subprocess.Popen([sys.executable, "-m", "agentbank_jax.cli", *args[1:]], env=environment,
+  victim = subprocess.Popen([sys.executable, "-c", program, *args], env=environment,
                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
   step = random.randint(12, 45)
   log = workdir / "metrics.jsonl"
@@ -287,7 +290,7 @@ def test_a_model_with_nan_is_refused_by_name(packed, tmp_path):
 def test_overrides_that_the_given_weights_do_not_have_are_refused(packed, tmp_path):
   model = _write_model(tmp_path / "start", packed)
   config = make_training(packed, {"model.preset": None, "model.init_from": str(model)}, {"intermediate_size": 96})
-  with pytest.raises(UserError, match="shape|intermediate_size"):
+  with pytest.raises(UserError, match="model.overrides give the model other parameters"):
     train.run(config, tmp_path / "run")
 
 
@@ -302,7 +305,7 @@ def test_overrides_that_the_given_weights_do_not_have_are_refused(packed, tmp_pa
     ({"data.batch_size": 0}, {}, "batch_size"),
     ({"train.eval_batch_size": 0}, {}, "eval_batch_size"),
     ({"train.log_every": 0}, {}, "log_every"),
-    ({"train.steps": -1}, {}, "steps"),
+    ({"train.steps": -1}, {}, "no step to do"),
     ({"train.epochs": 1}, {}, "one of train.steps and train.epochs"),
     ({"train.write_model": "float16"}, {}, "write_model is 'float16'"),
     ({"train.peak_flops": -1.0}, {}, "peak_flops"),
@@ -371,13 +374,13 @@ def outcome(packed, tmp_path_factory):
     ("optim.learning_rate", 1e-3),
     ("optim.schedule", "linear"),
     ("optim.warmup_share", 0.5),
-    ("optim.final_share", 0.5),
-    ("optim.b1", 0.5),
-    ("optim.b2", 0.5),
-    ("optim.eps", 1e-2),
+    pytest.param("optim.final_share", 0.5, marks=pytest.mark.slow),
+    pytest.param("optim.b1", 0.5, marks=pytest.mark.slow),
+    pytest.param("optim.b2", 0.5, marks=pytest.mark.slow),
+    pytest.param("optim.eps", 1e-2, marks=pytest.mark.slow),
     ("optim.weight_decay", 0.5),
     ("optim.clip_norm", 0.01),
-    ("optim.mu_dtype", "bfloat16"),
+    pytest.param("optim.mu_dtype", "bfloat16", marks=pytest.mark.slow),
     ("execution.compute_dtype", "bfloat16"),
 ])
 def test_a_knob_that_changes_the_outcome(outcome, key, value):
@@ -397,10 +400,10 @@ def test_decay_reaches_the_norms_only_where_asked_for(outcome):
 @pytest.mark.parametrize("key, value", [
     ("execution.layers", "scan"),
     ("execution.attention", "full"),
-    ("execution.matmul", "native"),
-    ("execution.remat", "full"),
+    pytest.param("execution.matmul", "native", marks=pytest.mark.slow),
+    pytest.param("execution.remat", "full", marks=pytest.mark.slow),
     ("execution.loss_chunk", 32),
-    ("execution.query_block", 32),
+    pytest.param("execution.query_block", 32, marks=pytest.mark.slow),
     ("data.micro_batches", 4),
 ])
 def test_a_knob_that_does_not(outcome, key, value):

@@ -193,7 +193,7 @@ class HouseSize:
   wordings: int
 
 
-SMALL = HouseSize(("kitchenette", "study"), receptacles=(4, 5), copies=1, others=(1, 3), wordings=1)
+SMALL = HouseSize(("kitchenette", "study"), receptacles=(4, 4), copies=1, others=(1, 2), wordings=1)
 FULL = HouseSize(("kitchen", "bedroom", "livingroom", "bathroom"), receptacles=(20, 24), copies=6,
                  others=(12, 24), wordings=2)  # as large as ALFWorld's, which have 23 receptacles on average
 

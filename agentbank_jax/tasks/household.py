@@ -50,15 +50,15 @@ def _instances(split: str, count: int, seed: int, name: str, size: world.HouseSi
 class _Explorer:
   """What one can know of a house from what one has read, and the turns it leads to.
 
-  Each thought says in full what the next action rests on (the errand, the place just seen, the place that
-  comes next), so that a small model finds it close by.
+  The thoughts are made for a small model: each begins with "I need" or "I have", as the last one did unless
+  something was taken or put down since, and says whatever the action rests on.
   """
 
   def __init__(self, observation: str):
     room, _, goal = observation.partition("\nYour task is to: ")
     self.places = re.findall(r"\ba (\w+ \d+)", room)
     self.task_type, self.wanted, self.target = _read_goal(goal)
-    self.errand = f"{self.target} needs {_ADJECTIVE[self.task_type]} {self.wanted}."
+    self.need = f"I need for {self.target} {_ADJECTIVE[self.task_type]} {self.wanted}."
     self.seen: dict[str, list[str]] = {}  # by place, in the order of the visits
     self.at: str | None = None
     self.last: str | None = None  # where the search has come to
@@ -78,7 +78,7 @@ class _Explorer:
     self.at = place
     observation = yield from self.act(thought, f"go to {place}")
     if "is closed." in observation:
-      yield from self.act(f"The {place} is closed.", f"open {place}")
+      yield from self.act(f"{thought[:6]} to open {place}.", f"open {place}")  # "I need to", "I have to"
 
   def recall(self, wanted: str) -> tuple[str, str] | None:
     """Returns (thing, place) of the first `wanted` seen, where it is not already in its target."""
@@ -97,7 +97,7 @@ class _Explorer:
       return thing
     while not (known := self.recall(wanted)):
       ahead = self.places[self.places.index(self.last) + 1:] if self.last else self.places
-      route = f"After {self.last} comes" if self.last else "First is"
+      route = f"Not here. After {self.last} comes" if self.last else "First is"
       for place in ahead:
         if place not in self.seen:
           break
@@ -106,51 +106,47 @@ class _Explorer:
         return None
       self.last = place
       yield from self.go(place, f"{thought} {route} {place}.")
-      thought = f"{self.errand} Not here." if wanted == self.wanted else f"{self.errand} No {wanted} here."
     return known[0]
 
-  def take(self, thought: str) -> _Turns:
+  def take(self) -> _Turns:
     """Finds an object that the goal names and picks it up; returns its name, or None."""
-    thing = yield from self.find(self.wanted, thought)
+    thing = yield from self.find(self.wanted, self.need)
     if thing:
-      yield from self.act(f"{self.errand} Here is {thing}.", f"take {thing} from {self.at}")
+      yield from self.act(f"{self.need} Here is {thing}.", f"take {thing} from {self.at}")
       self.seen[self.at].remove(thing)
     return thing
 
-  def place(self, thing: str, thought: str) -> _Turns:
+  def place(self, thing: str, have: str) -> _Turns:
     """Puts what it holds in the first receptacle of the target's kind."""
     target = next(place for place in self.places if kind(place) == self.target)
-    yield from self.go(target, f"{thought} for {target}.")
-    yield from self.act(f"The {thing} goes here.", f"move {thing} to {target}")
+    yield from self.go(target, f"{have} for {target}.")
+    yield from self.act(f"{have} at {target}.", f"move {thing} to {target}")
 
-  def solve(self) -> _Turns:
-    """Plays the task to its end."""
-    thing = yield from self.take(self.errand)
-    if not thing:
-      return
-    have = f"{self.errand} I have {thing}"
-    if self.task_type == world.LOOK:
-      lamp = yield from self.find(world.LAMP, f"{have} for {world.LAMP}.")
-      if lamp:
-        yield from self.act(f"I see {lamp}.", f"use {lamp}")
-      return
-    if self.task_type in world.TOOL_OF:
-      have = yield from self.treat(thing, have)
-    yield from self.place(thing, have)
-    if self.task_type == world.PICK_TWO:
-      second = yield from self.take(f"{self.errand} One is here.")
-      if second:
-        yield from self.place(second, f"{self.errand} I have {second}")
-
-  def treat(self, thing: str, have: str) -> _Turns:
-    """Cleans, heats or cools what it holds; returns what there is to say about it then."""
+  def treat(self, thing: str) -> _Turns:
+    """Cleans, heats or cools what it holds."""
     tool = world.TOOLS[world.TOOL_OF[self.task_type]]
     where = next(place for place in self.places if kind(place) == world.TOOL_OF[self.task_type])
     if where != self.at:
       self.at = where
-      yield from self.act(f"{have} for {where}.", f"go to {where}")
-    yield from self.act(f"I {tool.verb} {thing} at {where}.", f"{tool.verb} {thing} with {where}")
-    return f"{self.errand} I have {tool.state} {thing}"
+      yield from self.act(f"I have {thing} for {where}.", f"go to {where}")
+    yield from self.act(f"I have {thing} at {where}.", f"{tool.verb} {thing} with {where}")
+
+  def solve(self) -> _Turns:
+    """Plays the task to its end."""
+    for _ in range(2 if self.task_type == world.PICK_TWO else 1):
+      thing = yield from self.take()
+      if not thing:
+        return
+      have = f"I have {thing}"
+      if self.task_type == world.LOOK:
+        lamp = yield from self.find(world.LAMP, f"{have} for {world.LAMP}.")
+        if lamp:
+          yield from self.act(f"{have} at {lamp}.", f"use {lamp}")
+        return
+      if self.task_type in world.TOOL_OF:
+        yield from self.treat(thing)
+        have = f"I have {world.TOOLS[world.TOOL_OF[self.task_type]].state} {thing}"
+      yield from self.place(thing, have)
 
 
 def _read_goal(goal: str) -> tuple[str, str, str]:

@@ -1,8 +1,8 @@
 """Generated questions on small generated databases, in InterCode-SQL's interface.
 
-The question says "cars" and "age" where the database says `cars4` and `age7`: every table ends with its own
-digit, and its columns with another, which have to be looked up with SHOW TABLES and DESC. Text stands in
-double quotes, as MySQL and SQLite both allow, in the question too: it is copied as it is.
+The question says "cars" and "age" where the database says `cars4` and `age7`: the tables of a database end
+with a digit, and the columns of each table with one of its own, to be looked up with SHOW TABLES and DESC.
+Text stands in double quotes, as MySQL and SQLite both allow, in the question too: it is copied as it is.
 """
 
 from collections.abc import Generator, Iterator
@@ -20,6 +20,7 @@ from agentbank_jax.tasks import splits
 from agentbank_jax.tasks.task import Grammar, MetricCard, Task
 from agentbank_jax.tasks.words import NAMES
 
+_DIGITS = "123456789"
 # None begins another, so that a word finds one table or column.
 _NOUNS = ("bands", "boats", "cars", "clubs", "dogs", "farms", "films", "games", "hotels", "kings", "lakes",
           "nurses", "pilots", "planes", "players", "poems", "roads", "shops", "singers", "songs", "teams",
@@ -47,7 +48,7 @@ class _Table:
 
   Attributes:
     noun: what the rows are.
-    name: of the table, the noun and a digit.
+    name: of the table.
     ending: the digit that names of columns end with.
     columns: name of the column, by the question's word.
     values: of the rows, by the question's word.
@@ -192,7 +193,7 @@ def _ask(t: _Table, query: _Query) -> list[str]:
   return [query.question.format(**t.columns), query.gold.format(table=t.name, **t.columns)]
 
 
-def _make_table(rng: random.Random, noun: str) -> _Table:
+def _make_table(rng: random.Random, noun: str, digit: str) -> _Table:
   rows = rng.choice(_ROWS)
   category, measure = rng.choice(list(_CATEGORIES)), rng.choice(_MEASURES)
   values: dict[str, list[Any]] = {
@@ -204,15 +205,16 @@ def _make_table(rng: random.Random, noun: str) -> _Table:
     other = rng.choice([word for word in _CATEGORIES if word != category])
     values[other] = rng.choices(_CATEGORIES[other], k=rows)
   words = rng.sample(list(values), len(values))
-  table, ending = rng.sample("123456789", 2)
-  return _Table(noun, noun + table, ending, {word: word + ending for word in words}, values, category,
+  ending = rng.choice(_DIGITS)
+  return _Table(noun, noun + digit, ending, {word: word + ending for word in words}, values, category,
                 measure)
 
 
 def _make(rng: random.Random) -> tuple[str, dict[str, Any]]:
   """Returns a problem. Its content is the schema and the question."""
   while True:
-    tables = [_make_table(rng, noun) for noun in rng.sample(_NOUNS, rng.randint(1, 3))]
+    digit = rng.choice(_DIGITS)
+    tables = [_make_table(rng, noun, digit) for noun in rng.sample(_NOUNS, rng.randint(1, 3))]
     if len(tables) > 1 and rng.random() < _TWO_TABLES:
       query, plan = _two_tables(rng, *tables[:2])
     else:
