@@ -90,6 +90,8 @@ class Checkpoints:
     for step in reversed(steps):
       try:
         metadata = self._orbax.checkpointables_metadata(step)
+        if metadata.metadata["params"] is None:  # Orbax only logs that it could not read them
+          raise ValueError("damaged metadata of the parameters")
         _check_shapes(abstract.params, metadata.metadata["params"], f"{self.directory / str(step)}")
         parts = {"params": abstract.params, "optimizer": {"opt_state": abstract.opt_state}}
         loaded = self._orbax.load_checkpointables(step, parts)

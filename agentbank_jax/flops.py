@@ -3,7 +3,8 @@
 from agentbank_jax.errors import UserError
 from agentbank_jax.models.config import LlamaConfig
 
-FORMULA = "6 * matmul parameters + 12 * layers * heads * head size * mean visible keys, per token (causal attention counted as seen, not as a full square)"
+FORMULA = ("6 * matmul parameters + 12 * layers * heads * head size * mean visible keys, per token "
+           "(causal attention counted as seen, not as a full square)")
 
 # Peak dense bfloat16 FLOP/s of one chip, as published by its maker. `jax.Device.device_kind` -> FLOP/s.
 PEAK_FLOPS = {

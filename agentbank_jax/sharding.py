@@ -29,7 +29,8 @@ class Sharding:
   def _rules(self) -> dict[str, tuple[str, ...]]:
     return dict(self.rules)
 
-  def spec(self, axes: tuple[str | None, ...], shape: tuple[int, ...] | None = None, name: str = "array") -> PartitionSpec:
+  def spec(self, axes: tuple[str | None, ...], shape: tuple[int, ...] | None = None,
+           name: str = "array") -> PartitionSpec:
     """Returns the PartitionSpec of an array with these logical axes.
 
     Raises:
@@ -40,12 +41,13 @@ class Sharding:
       mesh_axes = self._rules[axis] if axis else ()
       for m in mesh_axes:
         if m in used:
-          raise UserError(f"sharding rules cut {name} twice along mesh axis {m!r}: logical axes {used[m]!r} and {axis!r}")
+          raise UserError(f"sharding rules cut {name} twice along mesh axis {m!r}: "
+                          f"logical axes {used[m]!r} and {axis!r}")
         used[m] = axis
       size = math.prod(self.mesh.shape[m] for m in mesh_axes)
       if shape is not None and shape[dim] % size:
-        raise UserError(f"{name} has {axis} = {shape[dim]}, which mesh axes {mesh_axes} of {size} devices do not divide; "
-                        f"choose another mesh or another rule for {axis!r}")
+        raise UserError(f"{name} has {axis} = {shape[dim]}, which mesh axes {mesh_axes} of {size} devices do not "
+                        f"divide; choose another mesh or another rule for {axis!r}")
       entries.append(mesh_axes[0] if len(mesh_axes) == 1 else (mesh_axes or None))
     return PartitionSpec(*entries)
 
@@ -79,13 +81,14 @@ def make_mesh(shape: Mapping[str, int], devices=None) -> Mesh:
   if -1 in sizes and len(devices) % fixed == 0:
     sizes[sizes.index(-1)] = len(devices) // fixed
   if -1 in sizes or math.prod(sizes) != len(devices):
-    raise UserError(f"mesh {dict(shape)} needs {fixed} devices or a multiple, there are {len(devices)}"
-                    if -1 in sizes else f"mesh {dict(shape)} needs {math.prod(sizes)} devices, there are {len(devices)}")
+    needed = f"{fixed} devices" + (" or a multiple" if -1 in sizes else "")
+    raise UserError(f"mesh {dict(shape)} needs {needed}, there are {len(devices)}")
   axis_types = (AxisType.Auto,) * len(MESH_AXES)  # jax's own default is Explicit
   return jax.make_mesh(tuple(sizes), MESH_AXES, axis_types=axis_types, devices=devices)
 
 
-def make_sharding(mesh_shape: Mapping[str, int], rules: Mapping[str, str | tuple[str, ...] | None], devices=None) -> Sharding:
+def make_sharding(mesh_shape: Mapping[str, int], rules: Mapping[str, str | tuple[str, ...] | None],
+                  devices=None) -> Sharding:
   """Builds mesh and rules from a config's sections; every logical axis must have a rule, None included.
 
   Raises:

@@ -25,7 +25,8 @@ class TrainState(NamedTuple):
   step: jax.Array
 
 
-def init_state(config: LlamaConfig, tx: optax.GradientTransformation, execution: Execution, seed: int, params=None) -> TrainState:
+def init_state(config: LlamaConfig, tx: optax.GradientTransformation, execution: Execution, seed: int,
+               params=None) -> TrainState:
   """Makes the first state; no device ever holds more than its own part.
 
   Args:

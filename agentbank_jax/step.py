@@ -16,6 +16,7 @@ from agentbank_jax.models.execution import Execution
 from agentbank_jax.state import TrainState
 
 Batch = dict[str, jax.Array]  # tokens, targets, loss_mask, segment_ids, positions: [B, L]
+TrainStep = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
 
 
 def batch_loss(params, batch: Batch, config: LlamaConfig, execution: Execution):
@@ -55,8 +56,11 @@ def _split(batch: Batch, m: int, execution: Execution) -> Batch:
 
 
 def make_train_step(config: LlamaConfig, execution: Execution, tx: optax.GradientTransformation,
-                    schedule: optax.Schedule, micro_batches: int) -> Callable[[TrainState, Batch], tuple[TrainState, dict]]:
-  """Returns (state, batch) -> (next state, metrics): float32 scalars loss, grad_norm, learning_rate, tokens, trained_tokens."""
+                    schedule: optax.Schedule, micro_batches: int) -> TrainStep:
+  """Returns (state, batch) -> (next state, metrics).
+
+  Metrics are float32 scalars: loss, grad_norm (before clipping), learning_rate, tokens, trained_tokens.
+  """
   def train_step(state: TrainState, batch: Batch):
     total, count, grads = loss_and_grads(state.params, batch, micro_batches, config, execution)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)

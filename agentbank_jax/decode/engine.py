@@ -84,12 +84,14 @@ class Engine:
     # On a mesh every program runs on all slots, each where it lies; else on as many as are waiting.
     self._aligned = execution.sharding is not None
     if self._aligned and slots % execution.sharding.batch_shards:
-      raise UserError(f"decode.slots = {slots} is not a multiple of the mesh's {execution.sharding.batch_shards} batch shards")
+      raise UserError(f"decode.slots = {slots} is not a multiple of the mesh's {execution.sharding.batch_shards} "
+                      "batch shards")
     self._cache = jax.jit(lambda: kv.zeros(config, execution, slots, self._room))()
-    static = {"config": config, "execution": execution}
-    self._prefill = jax.jit(functools.partial(programs.prefill, **static), static_argnames="bound", donate_argnums=1)
-    self._decode = jax.jit(functools.partial(programs.decode, steps=chunk, refill=max(1, slots // 4), sampling=sampling, **static),
-                           static_argnames="bound", donate_argnums=1)
+    prefill = functools.partial(programs.prefill, config=config, execution=execution)
+    decode = functools.partial(programs.decode, steps=chunk, refill=max(1, slots // 4), sampling=sampling,
+                               config=config, execution=execution)
+    self._prefill = jax.jit(prefill, static_argnames="bound", donate_argnums=1)
+    self._decode = jax.jit(decode, static_argnames="bound", donate_argnums=1)
 
   def open(self, slot: int, seed: int) -> None:
     """Starts a conversation in a slot; what was there is gone."""

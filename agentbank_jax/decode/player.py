@@ -140,9 +140,10 @@ def make_engine_player(config) -> EnginePlayer:
   dtype = "float32" if execution.compute_dtype == "float32" else None
   shardings = llama.param_shardings(bundle.config, sharding) if sharding else None
   params = jax.tree.map(jnp.asarray, bundle.load_params(shardings, dtype=dtype, check_finite=True))
-  return engine_player(bundle.path.resolve().name, params, bundle.config, make_renderer(load_tokenizer(bundle.tokenizer), format),
-                       execution, slots=config.slots, chunk=engine.chunk, context=sampling.context,
-                       turn_tokens=sampling.turn_tokens, sampling=Sampling(sampling.temperature, sampling.top_p))
+  renderer = make_renderer(load_tokenizer(bundle.tokenizer), format)
+  return engine_player(bundle.path.resolve().name, params, bundle.config, renderer, execution, slots=config.slots,
+                       chunk=engine.chunk, context=sampling.context, turn_tokens=sampling.turn_tokens,
+                       sampling=Sampling(sampling.temperature, sampling.top_p))
 
 
 def engine_player(name: str, params, config: LlamaConfig, renderer: Renderer, execution: execution_lib.Execution, *,

@@ -35,7 +35,10 @@ class Slots(NamedTuple):
 
 
 def prefill(params, cache, tokens_GC, slots_G, starts_G, *, bound: int, config: LlamaConfig, execution: Execution):
-  """Returns the cache with C new positions in each of G slots; see `cache.extend`. Rows may repeat: they write the same."""
+  """Returns the cache with C new positions in each of G slots; see `cache.extend`.
+
+  Rows may repeat: they write the same.
+  """
   model = llama.bind(config, params, execution)
   positions_GC = starts_G[:, None] + jnp.arange(tokens_GC.shape[1])
 
@@ -98,7 +101,8 @@ def decode(params, cache, slots: Slots, stop_ids, *, steps: int, bound: int, ref
     finished = jnp.sum(done & (slots.budgets > 0))
     return (i < steps) & ~done.all() & (finished < refill)
 
-  start = (jnp.int32(0), slots.tokens, jnp.zeros((S, steps), jnp.int32), jnp.zeros(S, jnp.int32), slots.budgets <= 0, recent)
+  out, drawn = jnp.zeros((S, steps), jnp.int32), jnp.zeros(S, jnp.int32)
+  start = (jnp.int32(0), slots.tokens, out, drawn, slots.budgets <= 0, recent)
   _, _, out, drawn, _, recent = lax.while_loop(more, body, start)
   merge = lambda held, new: kv.merge(held, new, slots.lengths)
   if execution.layers == "unroll":

@@ -320,7 +320,8 @@ def to_layout(tree, num_layers: int, layers: str):
   """Takes any tree of canonical parameters (an optimizer state too) to an execution's layout."""
   if layers == "scan":
     return tree
-  return _map_layers(tree, lambda stacked: {i: jax.tree.map(lambda a: _index(a, i), stacked) for i in range(num_layers)})
+  layer = lambda stacked, i: jax.tree.map(lambda a: _index(a, i), stacked)
+  return _map_layers(tree, lambda stacked: {i: layer(stacked, i) for i in range(num_layers)})
 
 
 def to_canonical(tree, layers: str):
