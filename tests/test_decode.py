@@ -12,7 +12,7 @@ from tiny_models import TINY, execution, mesh, random_params
 from agentbank_jax.agents import Reply
 from agentbank_jax.chat import make_renderer
 from agentbank_jax.chat_template import FORMATS
-from agentbank_jax.decode.engine import Engine
+from agentbank_jax.decode.engine import Engine, Generation
 from agentbank_jax.decode.player import EnginePlayer, engine_player, make_engine_player, params_digest
 from agentbank_jax.decode.sampling import Sampling, in_nucleus, sample
 from agentbank_jax.errors import UserError
@@ -42,9 +42,9 @@ def engine(config=FULL, run=UNROLL, *, slots=2, chunk=7, length=LENGTH, sampling
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def next_token(config, tokens, at):
+def next_token(config, params, tokens, at):
   """The likeliest token after position `at`, by a forward pass over the whole text."""
-  model = llama.bind(config, placed_params(config, "scan"), SCAN)
+  model = llama.bind(config, params, SCAN)
   positions = jnp.arange(tokens.shape[0])[None]
   return model.logits(tokens[None], positions, jnp.ones_like(positions), SCAN)[0, at].argmax()
 
@@ -54,7 +54,7 @@ def greedy(config, prompt, count):
   ids = np.zeros(LENGTH + 30, np.int32)
   ids[:len(prompt)] = prompt
   for n in range(len(prompt), len(prompt) + count):
-    ids[n] = next_token(config, ids, n - 1)
+    ids[n] = next_token(config, placed_params(config, "scan"), ids, n - 1)
   return ids[len(prompt):len(prompt) + count].tolist()
 
 
@@ -175,14 +175,14 @@ def test_wrong_settings_are_told():
 
 
 def test_draws_depend_on_the_seed_alone():
-  tokens = lambda slots, chunk=7, **kwargs: [
-    g.tokens for g in serve(engine(slots=slots, chunk=chunk, sampling=Sampling(1.0, 0.95)), **kwargs)]
-  base = tokens(2)
-  assert tokens(5, 4) == base
-  assert tokens(2, prompts=PROMPTS[::-1], seeds=range(4, -1, -1)) == base[::-1]
-  other = tokens(2, seeds=range(50, 55))
+  tokens = lambda engine, **kwargs: [g.tokens for g in serve(engine, **kwargs)]
+  two, five = (engine(slots=slots, chunk=chunk, sampling=Sampling(1.0, 0.95)) for slots, chunk in ((2, 7), (5, 4)))
+  base = tokens(two)
+  assert tokens(five) == base
+  assert tokens(two, prompts=PROMPTS[::-1], seeds=range(4, -1, -1)) == base[::-1]
+  other = tokens(two, seeds=range(50, 55))
   assert all(a != b for a, b in zip(base, other, strict=True))
-  same_prompt = tokens(2, prompts=[PROMPTS[0]] * 3, seeds=[8, 9, 8])
+  same_prompt = tokens(two, prompts=[PROMPTS[0]] * 3, seeds=[8, 9, 8])
   assert same_prompt[0] == same_prompt[2] != same_prompt[1]
 
 
@@ -257,7 +257,6 @@ class Script:
     return len(self._ids) < self.length
 
   def step(self):
-    from agentbank_jax.decode.engine import Generation
     drawn = self._replies.pop(0)
     self._ids += drawn
     stopped = drawn[-1] in self._stop_ids

@@ -204,8 +204,8 @@ def test_layouts_round_trip(layers):
   assert jax.tree.structure(back) == jax.tree.structure(state)
   jax.tree.map(np.testing.assert_array_equal, back, state)
   abstract = llama.abstract_params(config)
-  by_shape = llama.to_layout(abstract, 11, layers)
-  assert jax.tree.map(lambda a: a.shape, by_shape) == jax.tree.map(lambda a: a.shape, llama.to_layout(params, 11, layers))
+  shapes = lambda tree: jax.tree.map(lambda a: a.shape, llama.to_layout(tree, 11, layers))
+  assert shapes(abstract) == shapes(params)
 
 
 def test_the_last_hidden_states_are_in_the_compute_dtype():

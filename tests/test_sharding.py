@@ -53,7 +53,7 @@ def test_collisions_and_remainders_name_the_parameter():
                                       r"cut layers\.mlp\.\w+\.kernel twice along mesh axis 'fsdp': .*'mlp'.*'embed'"):
     llama.init_params(TINY, 0, twice)
   config = dataclasses.replace(TINY, vocab_size=97)
-  with pytest.raises(UserError, match=r"embed\.embedding has vocab = 97, which mesh axes \('tensor',\) of 2 devices do not"):
+  with pytest.raises(UserError, match=r"embed\.embedding has vocab = 97, which mesh axes \('tensor',\) of 2 devices"):
     llama.init_params(config, 0, mesh(fsdp=4, tensor=2))
   llama.param_shardings(config, mesh(fsdp=8))  # and where nothing cuts it, it may be anything
 
@@ -130,7 +130,8 @@ def test_checkpoints_cross_meshes_and_layouts(here, there, tmp_path):
     loaded, record = checkpoints.restore(abstract)
   assert record == {"data": 17, "of": "x"}
   jax.tree.map(np.testing.assert_array_equal, loaded, saved)
-  jax.tree.map(lambda a, wanted: np.testing.assert_(a.sharding.is_equivalent_to(wanted.sharding, a.ndim)), loaded, abstract)
+  for a, wanted in zip(jax.tree.leaves(loaded), jax.tree.leaves(abstract), strict=True):
+    assert a.sharding.is_equivalent_to(wanted.sharding, a.ndim)
   params, step = checkpoint.load_params(tmp_path / "c", abstract.params)
   assert step == 3
   jax.tree.map(np.testing.assert_array_equal, params, saved.params)
@@ -182,20 +183,22 @@ def test_a_checkpoint_of_another_model_is_told(changes, message, plain_state, tm
     checkpoint.load_params(tmp_path / "c", llama.abstract_params(other))
 
 
-def damage(path):
-  """Cuts every file of a checkpoint's arrays in half."""
-  for file in (path / "params").rglob("*"):
-    if file.is_file():
-      file.write_bytes(file.read_bytes()[:file.stat().st_size // 2])
+def damage(path, pattern):
+  """Cuts files of a checkpoint's parameters in half."""
+  files = [file for file in (path / "params").rglob(pattern) if file.is_file()]
+  assert files
+  for file in files:
+    file.write_bytes(file.read_bytes()[:file.stat().st_size // 2])
 
 
-def test_a_damaged_checkpoint_gives_way_to_the_one_before(plain_state, tmp_path):
+@pytest.mark.parametrize("pattern", ["*", "_METADATA", "ocdbt.process_0/**/*"], ids=["all", "metadata", "arrays"])
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(pattern, plain_state, tmp_path):
   save(tmp_path / "c", plain_state, [1, 2])
-  damage(tmp_path / "c" / "2")
+  damage(tmp_path / "c" / "2", pattern)
   loaded, record = restore(tmp_path / "c")
   assert loaded.step == 1 and record == {"data": 1}
   jax.tree.map(np.testing.assert_array_equal, loaded.params, plain_state.params)
-  damage(tmp_path / "c" / "1")
+  damage(tmp_path / "c" / "1", pattern)
   with pytest.raises(UserError, match="none of the 2 checkpoints can be read"):
     restore(tmp_path / "c")
 
