@@ -9,7 +9,7 @@ import time
 
 from agentbank_jax.agents import Reply
 from agentbank_jax.envs.base import Action, Instance, Step
-from agentbank_jax.tasks.task import Grammar, MetricCard, Task
+from agentbank_jax.tasks.task import Grammar, MetricCard, Source, Task
 
 
 class CountEnv:
@@ -79,7 +79,7 @@ def _expert(instance: Instance, observation: str):
 COUNT = Task(
     name="count", skill="math", held_in=True, instructions="Count aloud.", grammar=Grammar(has_answer=False),
     max_steps=6, metric=MetricCard((0.0, 1.0), "all numbers said", "this test"), make_env=CountEnv,
-    instances=_instances, expert=_expert, licence="CC0-1.0")
+    instances=_instances, expert=_expert, source=Source("generated", "CC0-1.0"))
 
 
 def task_with(trouble: Callable[[str, int, int], None], **changes) -> Task:

@@ -11,8 +11,8 @@ from agentbank_jax.envs import household_world as world
 from agentbank_jax.envs.base import Action, Instance
 from agentbank_jax.envs.household import HouseholdEnv
 from agentbank_jax.errors import UserError
-from agentbank_jax.tasks import household
-from agentbank_jax.tasks.household import TASK, TASK_FULL
+from agentbank_jax.tasks.catalog import household, household_full
+from agentbank_jax.tasks.catalog.household import TASK
 
 KITCHEN = [
     ["cabinet 2", []], ["cabinet 1", ["mug 1"]], ["countertop 1", ["apple 1", "knife 1", "spoon 1"]],
@@ -231,7 +231,7 @@ def test_final_answer_is_no_action_here():
   assert env.step(Action("answer", "go to cabinet 1")).info["invalid"]
 
 
-@pytest.mark.parametrize("task, count", [(TASK, 600), (TASK_FULL, 200)], ids=["small", "full"])
+@pytest.mark.parametrize("task, count", [(TASK, 600), (household_full.TASK, 200)], ids=["small", "full"])
 def test_expert_solves_every_instance_and_never_errs(task, count):
   for instance in task.instances("train", count, 0):
     steps, turns = play(task, instance)
@@ -293,7 +293,7 @@ def test_expert_gives_up_where_the_house_has_no_such_object():
   assert steps < TASK.max_steps
 
 
-@pytest.mark.parametrize("task", [TASK, TASK_FULL], ids=["small", "full"])
+@pytest.mark.parametrize("task", [TASK, household_full.TASK], ids=["small", "full"])
 def test_random_commands_rarely_solve_it(task):
   rng = random.Random(0)
   solved = 0
@@ -321,11 +321,11 @@ def test_instances_are_the_same_every_time_and_the_first_of_more():
 def test_instances_are_the_same_on_every_machine():
   """Update the digests when the generator changes on purpose: every published split changes with them."""
   digests = {task.name: hashlib.sha256(json.dumps([i.data for i in task.instances("test", 30, 0)]).encode())
-             .hexdigest()[:12] for task in (TASK, TASK_FULL)}
+             .hexdigest()[:12] for task in (TASK, household_full.TASK)}
   assert digests == {"household": "a88b51e10e27", "household_full": "49e09090b5cb"}
 
 
-@pytest.mark.parametrize("task", [TASK, TASK_FULL], ids=["small", "full"])
+@pytest.mark.parametrize("task", [TASK, household_full.TASK], ids=["small", "full"])
 def test_splits_share_no_problem(task):
   train = {world.content(i.data) for seed in (0, 1) for i in task.instances("train", 1500, seed)}
   test = list(task.instances("test", 1000, 0))
@@ -405,7 +405,7 @@ def test_wording_is_that_of_real_transcripts(real_data):
       # Recorded before 0.4: "put" for "move", and without the words of arrival.
       observation = re.sub(r"You put the (.+) in/on the", r"You move the \1 to the", observation.strip())
       real.add(_shape(f"You arrive at N. {observation}" if command.startswith("go to") else observation))
-  for task in (TASK, TASK_FULL):
+  for task in (TASK, household_full.TASK):
     for instance in task.instances("train", 60, 0):
       ours = [task.make_env().reset(instance).split("\nYour task")[0]]
       ours += [step.observation for step in play(task, instance)[0]]

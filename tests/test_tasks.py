@@ -1,22 +1,17 @@
 """What every task of the registry promises, and the data that tasks need."""
 
-import itertools
 import json
-import os
-import pathlib
 import re
 import shutil
 import sqlite3
 import subprocess
 import sys
 
+from conformance import TaskConformance, last, play
 import pytest
 
-from agentbank_jax.envs.base import Action
 from agentbank_jax.errors import UserError
 from agentbank_jax.tasks import get_task, splits, task_names
-from agentbank_jax.tasks.task import SKILLS
-from agentbank_jax.trajectory import Turn
 
 GENERATED = ("arithmetic", "household", "household_full", "sql_tables")
 PUBLISHED = ("gsm8k", "intercode_sql")
@@ -45,38 +40,32 @@ def published(tmp_path, monkeypatch):
   return tmp_path
 
 
-@pytest.fixture(params=task_names())
-def task(request, published):
-  return get_task(request.param)
+def instances(task, count=6, seed=0, split="train"):
+  return list(task.instances(split, count, seed))
 
 
-def instances(task, count=6, seed=0, split=None):
-  return list(task.instances(split or ("test" if task.name in PUBLISHED else "train"), count, seed))
+class TestGenerated(TaskConformance):
+  @pytest.fixture(params=GENERATED)
+  def task(self, request):
+    return get_task(request.param)
 
 
-def play(task, env, instance):
-  """Yields once for every step of an episode; the last value is (turns, the last step)."""
-  observation = env.reset(instance)
-  turns = list(task.opening(observation))
-  expert = task.expert(instance, observation)
-  text = next(expert)
-  for _ in range(task.max_steps):
-    turns.append(Turn("assistant", text))
-    step = env.step(task.grammar.parse(text))
-    yield turns, step
-    assert not step.info.get("invalid"), (instance.id, text, step.observation)
-    if step.terminated:
-      return
-    turns.append(task.observe(step.observation))
-    try:
-      text = expert.send(step.observation)
-    except StopIteration:
-      return
+class TestPublished(TaskConformance):
+  split = "test"
+
+  @pytest.fixture(params=PUBLISHED)
+  def task(self, request, published):
+    return get_task(request.param)
+
+  def test_no_more_than_there_are(self, task):
+    with pytest.raises(UserError, match="21 test instances asked for, but there are only 20"):
+      self.some(task, 21)
 
 
-def last(episode):
-  *_, (turns, step) = episode
-  return turns, step
+@pytest.mark.parametrize("name", GENERATED + PUBLISHED)
+def test_what_cannot_be_had_is_a_user_error(name, published):
+  with pytest.raises(UserError, match="split"):
+    instances(get_task(name), 1, split="dev")
 
 
 def test_names_are_known_or_close():
@@ -90,107 +79,6 @@ def test_the_registry_imports_no_environment():
           "print([m for m in sys.modules if 'jax.envs.' in m or 'numpy' in m or 'sqlite3' in m])")
   result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
   assert result.stdout.strip() == "['agentbank_jax.envs.base']"
-
-
-def test_card(task):
-  assert get_task(task.name) is task
-  assert task.skill in SKILLS and task.max_steps > 0 and task.licence
-  low, high = task.metric.reward_range
-  assert low < high and task.metric.success and task.metric.definition
-
-
-def test_the_expert_solves_everything(task):
-  env = task.make_env()
-  for instance in instances(task, 20):
-    turns, step = last(play(task, env, instance))
-    assert isinstance(step.observation, str) and not step.truncated
-    low, high = task.metric.reward_range
-    assert low <= step.reward <= high
-    assert step.terminated and step.info["solved"] and step.reward == high, instance.id
-    assert all(turn.content for turn in turns) and turns[-1].role == "assistant"
-  env.close()
-
-
-def test_interleaved_episodes_are_serial_episodes(task):
-  chosen = instances(task)
-  one = task.make_env()
-  serial = [last(play(task, one, instance)) for instance in chosen]
-  one.close()
-  envs = [task.make_env() for _ in chosen]
-  episodes = [play(task, env, instance) for env, instance in zip(envs, chosen, strict=True)]
-  steps = list(itertools.zip_longest(*episodes))
-  interleaved = [[step for step in column if step][-1] for column in zip(*steps, strict=True)]
-  for env in envs:
-    env.close()
-  assert interleaved == serial
-
-
-def test_an_episode_leaves_nothing_for_the_next(task):
-  first, second, *_ = instances(task)
-  env = task.make_env()
-  expected = last(play(task, env, second))
-  next(play(task, env, first))  # left after one step
-  assert last(play(task, env, second)) == expected
-  env.close()
-
-
-NOISE = ("", " ", "look", "42", "SELECT 1", "submit", "\x00", "\ud800", "x" * 5_000, "((((", "'; DROP TABLE x; --",
-         "{}", "{0}", "%s", "go to go to", "take all from all", "١٢", "🤖")
-
-
-def test_nothing_an_agent_writes_raises(task):
-  env = task.make_env()
-  instance = instances(task, 1)[0]
-  for text in NOISE:
-    for kind in ("act", "answer") if task.grammar.has_answer else ("act",):
-      env.reset(instance)
-      step = env.step(Action(kind, text))
-      assert isinstance(step.observation, str) and not step.truncated
-      assert step.terminated == ("solved" in step.info) and not step.info.get("solved")
-  env.close()
-
-
-def test_close_releases_everything(task, tmp_path):
-  if sys.platform != "linux":
-    pytest.skip("counts open files as Linux shows them")
-  opened = lambda: [str(path.resolve()) for path in pathlib.Path("/proc/self/fd").iterdir() if path.exists()]
-  env = task.make_env()
-  last(play(task, env, instances(task, 1)[0]))  # imports and caches open files of their own
-  env.close()
-  before = opened()
-  for instance in instances(task, 3):
-    next(play(task, env, instance))
-  env.close()
-  env.close()
-  assert not set(opened()) - set(before)
-
-
-def test_instances_are_deterministic_and_prefix_stable(task):
-  split = instances(task)[0].split
-  assert instances(task, 8) == instances(task, 8)
-  assert instances(task, 5) == instances(task, 8)[:5]
-  assert instances(task, 0) == []
-  assert [i.data for i in instances(task, 8)] != [i.data for i in instances(task, 8, seed=1)]
-  ids = [instance.id for instance in instances(task, 20)]
-  assert len(set(ids)) == 20 and all(id.startswith(split) for id in ids)
-  assert all(instance == type(instance)(**json.loads(json.dumps(vars(instance)))) for instance in instances(task))
-
-
-def test_instances_are_the_same_in_another_process(task):
-  code = ("import sys, json; from agentbank_jax.tasks import get_task; "
-          "print(json.dumps([vars(i) for i in get_task(sys.argv[1]).instances(sys.argv[2], 3, 7)]))")
-  mine = instances(task, 3, seed=7)
-  result = subprocess.run([sys.executable, "-c", code, task.name, mine[0].split], capture_output=True, text=True,
-                          check=True, env={**os.environ, "PYTHONHASHSEED": "1"})
-  assert json.loads(result.stdout) == [vars(instance) for instance in mine]
-
-
-def test_what_cannot_be_had_is_a_user_error(task):
-  with pytest.raises(UserError, match="split"):
-    instances(task, 1, split="dev")
-  if task.name in PUBLISHED:
-    with pytest.raises(UserError, match="21 test instances asked for, but there are only 20"):
-      instances(task, 21)
 
 
 @pytest.mark.parametrize("name", GENERATED)
@@ -267,8 +155,8 @@ def test_no_more_problems_than_there_are():
 
 
 def test_published_rows_keep_their_ids_under_every_seed(published):
-  first = {i.id: i.data for i in instances(get_task("gsm8k"), 20, seed=0)}
-  assert first == {i.id: i.data for i in instances(get_task("gsm8k"), 20, seed=1)}
+  first = {i.id: i.data for i in instances(get_task("gsm8k"), 20, 0, "test")}
+  assert first == {i.id: i.data for i in instances(get_task("gsm8k"), 20, 1, "test")}
 
 
 def test_published_data_that_is_absent_or_broken(published, monkeypatch):
@@ -277,19 +165,19 @@ def test_published_data_that_is_absent_or_broken(published, monkeypatch):
     instances(sql, 1, split="train")
   (published / "gsm8k" / "test.jsonl").write_text('{"question": "2?", "answer": "#### 2"}\n{"question": "3?"}\n')
   with pytest.raises(UserError, match=r"test.jsonl, line 2: not a GSM8K row \('answer'\)"):
-    instances(gsm8k, 1)
+    instances(gsm8k, 1, split="test")
   shutil.copy(published / "gsm8k" / "test.jsonl", published / "gsm8k" / "test_2.jsonl")
   with pytest.raises(UserError, match="ambiguous: test.jsonl, test_2.jsonl; keep one"):
-    instances(gsm8k, 1)
+    instances(gsm8k, 1, split="test")
   (published / "intercode_sql" / "sqlite" / "shop.sqlite").unlink()
   with pytest.raises(UserError, match="row 0: no sqlite/shop.sqlite"):
-    instances(sql, 1)
+    instances(sql, 1, split="test")
   shutil.rmtree(published / "gsm8k")
   with pytest.raises(UserError, match="gsm8k: no .*get it from openai/grade-school-math"):
-    instances(gsm8k, 1)
+    instances(gsm8k, 1, split="test")
   monkeypatch.delenv("AGENTBANK_DATA")
   with pytest.raises(UserError, match="gsm8k: set AGENTBANK_DATA to a folder with gsm8k/"):
-    instances(gsm8k, 1)
+    instances(gsm8k, 1, split="test")
 
 
 def test_every_real_gsm8k_solution_that_can_be_read_is_solved(real_data, monkeypatch):

@@ -128,7 +128,7 @@ class _Rollout:
     self._task, self._player, self._seed, self._limits = task, player, seed, limits
     self._provenance = Provenance(
         source=f"{task.name} (agentbank-jax {__version__})", technique=technique, teacher=player.name,
-        prompt_hash=prompt_hash(task), seed=seed, licence=task.licence)
+        prompt_hash=prompt_hash(task), seed=seed, licence=task.source.licence)
     self._todo = collections.deque(instances)
     self._retries: collections.deque[_Episode] = collections.deque()
     self._seats = Seats(task.make_env, limits.step_seconds)

@@ -1,24 +1,21 @@
-"""The registry: tasks by name. A task's module is imported when the task is asked for, not before."""
+"""The registry. A task is one file in `catalog/`, called as the task is, that says `TASK = Task(...)`.
 
+A task's file is imported when the task is asked for, not before.
+"""
+
+import functools
 import importlib
+import pkgutil
 
 from agentbank_jax.errors import UserError, did_you_mean
+from agentbank_jax.tasks import catalog
 from agentbank_jax.tasks.task import Task
 
-# Where each task stands: a module of this package, and its name there.
-_TASKS = {
-    "arithmetic": ("arithmetic", "TASK"),
-    "gsm8k": ("gsm8k", "TASK"),
-    "household": ("household", "TASK"),
-    "household_full": ("household", "TASK_FULL"),
-    "intercode_sql": ("intercode_sql", "TASK"),
-    "sql_tables": ("sql_tables", "TASK"),
-}
 
-
+@functools.cache
 def task_names() -> tuple[str, ...]:
   """Returns the names of all tasks."""
-  return tuple(_TASKS)
+  return tuple(sorted(module.name for module in pkgutil.iter_modules(catalog.__path__)))
 
 
 def get_task(name: str) -> Task:
@@ -27,7 +24,8 @@ def get_task(name: str) -> Task:
   Raises:
     UserError: there is none.
   """
-  if name not in _TASKS:
-    raise UserError(f"unknown task {name!r}{did_you_mean(name, _TASKS)} (known: {', '.join(_TASKS)})")
-  module, attribute = _TASKS[name]
-  return getattr(importlib.import_module(f"agentbank_jax.tasks.{module}"), attribute)
+  if name not in task_names():
+    raise UserError(f"unknown task {name!r}{did_you_mean(name, task_names())} (known: {', '.join(task_names())})")
+  task = importlib.import_module(f"{catalog.__name__}.{name}").TASK
+  assert task.name == name, f"catalog/{name}.py calls its task {task.name!r}"
+  return task

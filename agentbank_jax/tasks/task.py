@@ -1,7 +1,8 @@
 """What a task is: instances, an environment, an action grammar, and what its score means."""
 
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 import dataclasses
+import random
 import re
 
 from agentbank_jax.envs.base import Action, Env, Instance
@@ -11,6 +12,8 @@ SKILLS = ("reasoning", "math", "programming", "web", "embodied")
 
 # An expert is a generator: it is sent observations (the first by the argument) and yields the agent's turns.
 Expert = Callable[[Instance, str], Generator[str, str, None]]
+# What somebody writes who knows the form of an action and nothing else, from the last observation: a lower bound.
+RandomTurn = Callable[[random.Random, str], str]
 
 
 class ActionError(ValueError):
@@ -62,6 +65,25 @@ class MetricCard:
 
 
 @dataclasses.dataclass(frozen=True)
+class Source:
+  """Where the instances of a task come from.
+
+  Attributes:
+    where: how people get them, in a line; "generated" for those that we make.
+    licence: of the instances.
+    contamination: what training on this task does to which benchmark, and what else a reader of a score must
+      know about its instances; "" for nothing.
+    checksums: sha256 of published files -> what they are. Any file of the form is read; a score on one that is
+      not listed says so.
+  """
+
+  where: str
+  licence: str
+  contamination: str = ""
+  checksums: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
 class Task:
   """One row of the registry.
 
@@ -78,7 +100,13 @@ class Task:
       are the instances of count n; splits never share a problem. Raises UserError where the
       count or the data is not to be had.
     expert: plays an instance to its end, or None where there is no expert.
-    licence: of the instances.
+    source: of the instances.
+    few_shot: turns of an example that go before the first observation, alternating user and assistant.
+    random_turn: writes an agent's turn at random, or None.
+    progress: what `info["progress"]` of a step counts, in words; "" where the environment reports none.
+    step_seconds: how long one reset or step may take here; None for what the run allows.
+    processes: whether environments run in worker processes of their own (programs that can hang, crash or leak)
+      and not in threads of this one.
   """
 
   name: str
@@ -91,12 +119,17 @@ class Task:
   make_env: Callable[[], Env]
   instances: Callable[[str, int, int], Iterator[Instance]]
   expert: Expert | None
-  licence: str
+  source: Source
+  few_shot: tuple[Turn, ...] = ()
+  random_turn: RandomTurn | None = None
+  progress: str = ""
+  step_seconds: float | None = None
+  processes: bool = False
 
   def opening(self, observation: str) -> tuple[Turn, ...]:
     """Returns the turns that open an episode, from the environment's first observation."""
     system = (Turn("system", self.instructions),) if self.instructions else ()
-    return (*system, Turn("user", observation))
+    return (*system, *self.few_shot, Turn("user", observation))
 
   def observe(self, observation: str) -> Turn:
     """Returns the turn that answers an agent's action."""

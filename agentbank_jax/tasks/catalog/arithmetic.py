@@ -13,7 +13,7 @@ from agentbank_jax.envs.base import Instance
 from agentbank_jax.envs.calculator import CalculatorEnv
 from agentbank_jax.envs.calculator_eval import evaluate
 from agentbank_jax.tasks import calculator, splits
-from agentbank_jax.tasks.task import Task
+from agentbank_jax.tasks.task import Source, Task
 from agentbank_jax.tasks.words import NAMES
 
 _THINGS = ("apples", "balls", "books", "cakes", "cards", "coins", "cups", "eggs", "hats", "maps", "nuts",
@@ -177,5 +177,5 @@ TASK = Task(
     make_env=CalculatorEnv,
     instances=_instances,
     expert=calculator.expert,
-    licence="Apache-2.0",
+    source=Source(where="generated", licence="Apache-2.0"),
 )

@@ -11,7 +11,7 @@ from agentbank_jax.envs.base import Instance
 from agentbank_jax.envs.sql import SqlEnv
 from agentbank_jax.errors import UserError
 from agentbank_jax.tasks import published, splits
-from agentbank_jax.tasks.task import Grammar, MetricCard, Task
+from agentbank_jax.tasks.task import Grammar, MetricCard, Source, Task
 
 _QUESTIONS = "ic_spider_dev.json"
 _DATABASES = "sqlite"
@@ -73,5 +73,5 @@ Action: submit""",
     make_env=_make_env,
     instances=_instances,
     expert=_expert,
-    licence="MIT (InterCode), CC-BY-SA-4.0 (Spider)",
+    source=Source(where=_SOURCE, licence="MIT (InterCode), CC-BY-SA-4.0 (Spider)"),
 )

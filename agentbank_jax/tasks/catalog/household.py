@@ -18,7 +18,7 @@ from agentbank_jax.envs.base import Instance
 from agentbank_jax.envs.household import HouseholdEnv
 from agentbank_jax.envs.household_world import kind
 from agentbank_jax.tasks import splits
-from agentbank_jax.tasks.task import Grammar, MetricCard, Task
+from agentbank_jax.tasks.task import Grammar, MetricCard, Source, Task
 
 INSTRUCTIONS = """\
 You are in a house. Each turn, think, then act:
@@ -169,7 +169,7 @@ def expert(instance: Instance, observation: str) -> Generator[str, str, None]:
   yield from _Explorer(observation).solve()
 
 
-def _task(name: str, size: world.HouseSize, max_steps: int) -> Task:
+def make_task(name: str, size: world.HouseSize, max_steps: int) -> Task:
   return Task(
       name=name,
       skill="embodied",
@@ -185,9 +185,8 @@ def _task(name: str, size: world.HouseSize, max_steps: int) -> Task:
       make_env=HouseholdEnv,
       instances=functools.partial(_instances, name=name, size=size),
       expert=expert,
-      licence="Apache-2.0")
+      source=Source(where="generated", licence="Apache-2.0"))
 
 
 # ALFWorld's limit in the literature is 50; a small house needs less.
-TASK = _task("household", world.SMALL, max_steps=30)
-TASK_FULL = _task("household_full", world.FULL, max_steps=50)
+TASK = make_task("household", world.SMALL, max_steps=30)

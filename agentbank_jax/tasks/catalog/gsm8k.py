@@ -12,7 +12,7 @@ from agentbank_jax.envs.calculator import CalculatorEnv
 from agentbank_jax.errors import UserError
 from agentbank_jax.tasks import calculator, published, splits
 from agentbank_jax.tasks.gsm8k_solution import calculations, gold_answer
-from agentbank_jax.tasks.task import Task
+from agentbank_jax.tasks.task import Source, Task
 
 _SOURCE = "openai/grade-school-math on GitHub (grade_school_math/data/{split}.jsonl, MIT)"
 
@@ -64,5 +64,5 @@ Final Answer: 150""",
     make_env=CalculatorEnv,
     instances=_instances,
     expert=_expert,
-    licence="MIT",
+    source=Source(where=_SOURCE.format(split="*"), licence="MIT"),
 )

@@ -17,7 +17,7 @@ from agentbank_jax.envs.base import Instance
 from agentbank_jax.envs.sql import SqlEnv
 from agentbank_jax.envs.sql_database import Database
 from agentbank_jax.tasks import splits
-from agentbank_jax.tasks.task import Grammar, MetricCard, Task
+from agentbank_jax.tasks.task import Grammar, MetricCard, Source, Task
 from agentbank_jax.tasks.words import NAMES
 
 _DIGITS = "123456789"
@@ -257,5 +257,5 @@ TASK = Task(
     make_env=functools.partial(SqlEnv, compact=True),
     instances=_instances,
     expert=_expert,
-    licence="Apache-2.0",
+    source=Source(where="generated", licence="Apache-2.0"),
 )

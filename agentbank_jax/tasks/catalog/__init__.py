@@ -1,0 +1,1 @@
+"""One file per task; see `agentbank_jax.tasks`."""
