@@ -19,10 +19,10 @@ from agentbank_jax import step as steps
 from agentbank_jax.bundle import Bundle, write_bundle
 from agentbank_jax.chat import load_renderer
 from agentbank_jax.checkpoint import Checkpoints
-from agentbank_jax.errors import Interrupted, UserError, did_you_mean
+from agentbank_jax.errors import Interrupted, UserError
 from agentbank_jax.metrics import MetricsLog, Throughput
 from agentbank_jax.models import execution as execution_lib
-from agentbank_jax.models.config import LlamaConfig, num_params, param_shapes
+from agentbank_jax.models.config import LlamaConfig, num_params, override, param_shapes
 from agentbank_jax.models.presets import preset
 from agentbank_jax.optim import make_optimizer, make_schedule
 from agentbank_jax.sharding import Sharding, global_batch, make_sharding
@@ -241,11 +241,10 @@ def _model_config(config, dataset: data.PackedDataset) -> LlamaConfig:
   if (config.preset is None) == (config.init_from is None):
     raise UserError("give one of model.preset (random start) and model.init_from (a model's folder)")
   start = preset(config.preset) if config.preset is not None else Bundle.open(config.init_from).config
-  fields = [f.name for f in dataclasses.fields(LlamaConfig)]
-  for name in config.overrides:
-    if name not in fields:
-      raise UserError(f"model.overrides.{name}: no such field{did_you_mean(name, fields)}")
-  model = dataclasses.replace(start, **config.overrides)
+  try:
+    model = override(start, config.overrides)
+  except UserError as e:
+    raise UserError(f"model.overrides: {e}") from None
   if config.init_from is not None and param_shapes(model) != param_shapes(start):
     raise UserError(f"model.overrides give the model other parameters than {config.init_from} has; "
                     "they can change only what is not stored, such as max_positions")
