@@ -19,6 +19,9 @@ def training() -> ConfigDict:
   config.model.preset = optional(str)  # an architecture, started from random weights ...
   config.model.init_from = optional(str)  # ... or a model's folder (a bundle, or Hugging Face's) to start from
   config.model.overrides = architecture()
+  # What to do with control tokens of the chat format that `init_from` has never learned, their embedding rows zero or
+  # all alike: error | mean (start them from the mean of the other rows) | keep.
+  config.model.untrained_tokens = "error"
 
   config.data = ConfigDict()
   config.data.path = ""  # a packed data set: agentbank pack's workdir/packed

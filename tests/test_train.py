@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import resource
 import signal
 import subprocess
@@ -15,8 +16,9 @@ import numpy as np
 import pytest
 from training_samples import make_training, save_packed, write_training_config
 
-from agentbank_jax import cli, data, metrics, train
+from agentbank_jax import cli, control_tokens, data, metrics, train
 from agentbank_jax.bundle import Bundle, write_bundle
+from agentbank_jax.chat import load_renderer
 from agentbank_jax.checkpoint import Checkpoints
 from agentbank_jax.convert.numpy_reference import reference_logits
 from agentbank_jax.convert.to_hf import export_hf
@@ -287,6 +289,43 @@ def test_a_model_with_nan_is_refused_by_name(packed, tmp_path):
   config = make_training(packed, {"model.preset": None, "model.init_from": str(model)})
   with pytest.raises(UserError, match="norm.scale.*NaN"):
     train.run(config, tmp_path / "run")
+
+
+def test_control_tokens_that_a_model_has_never_learned_are_told(packed, tmp_path, caplog):
+  controls = load_renderer(packed / "tokenizer").control_ids
+  untrained = [controls[t] for t in ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")]
+
+  def spoil(params):
+    params["embed"]["embedding"][untrained[0]] = 0
+    params["embed"]["embedding"][untrained[1]] = params["embed"]["embedding"][untrained[2]]
+    return params
+
+  model = _write_model(tmp_path / "start", packed, change=spoil)
+
+  def start(choice, **changes):
+    config = make_training(packed, {"model.preset": None, "model.init_from": str(model), "train.steps": 1,
+                                    "optim.learning_rate": 0.0, "model.untrained_tokens": choice})
+    config.model.overrides = architecture()
+    train.run(config, tmp_path / choice)
+    return _params(tmp_path / choice / "model")
+
+  with pytest.raises(UserError) as error:
+    start("error")
+  told = str(error.value)
+  assert f"{model} never learned control tokens of chat format 'llama3': " in told
+  assert re.search(r"'<\|start_header_id\|>' \(id \d+\) has an embedding row near zero \(norm", told)
+  assert re.search(r"'<\|end_header_id\|>' \(id \d+\) has an embedding row equal to that of '<\|eot_id\|>'", told)
+  assert re.search(r"'<\|eot_id\|>' \(id \d+\) has an embedding row equal to that of '<\|end_header_id\|>'", told)
+  assert told.count(" has an embedding row ") == 3 and "Set model.untrained_tokens to 'mean'" in told
+  assert not (tmp_path / "error" / "model").exists()
+  _assert_bit_equal(start("keep"), _params(model))
+  assert "never learned control tokens" in caplog.text
+  before, after = _params(model), start("mean")
+  table = "['embed']['embedding']"
+  assert sorted(np.flatnonzero((before[table] != after[table]).any(1))) == sorted(untrained)
+  assert control_tokens.find_untrained(after[table], controls) == {}
+  with pytest.raises(UserError, match="model.untrained_tokens is 'meen'; choose one of error, mean, keep"):
+    start("meen")
 
 
 def test_overrides_that_the_given_weights_do_not_have_are_refused(packed, tmp_path):
