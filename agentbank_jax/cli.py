@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from absl import flags, logging
 
 from agentbank_jax.errors import EXIT_ERROR, EXIT_INTERRUPTED, Interrupted, UserError, did_you_mean
+from agentbank_jax.files import write_failure
 
 
 class Verb(NamedTuple):
@@ -68,14 +69,22 @@ def _main(argv: list[str]) -> int:
     _run(argv[1], verb, config, workdir)
     return 0
   except UserError as e:
-    print(f"agentbank: error: {e}", file=sys.stderr)
+    _tell(e, f"agentbank: error: {e}")
     return EXIT_ERROR
   except Interrupted as e:
-    print(f"agentbank: {e}", file=sys.stderr)
+    _tell(e, f"agentbank: {e}")
     return EXIT_INTERRUPTED
-  except KeyboardInterrupt:
-    print("agentbank: interrupted", file=sys.stderr)
+  except KeyboardInterrupt as e:
+    _tell(e, "agentbank: interrupted")
     return 130
+
+
+def _tell(error: BaseException | None, message: str) -> None:
+  """Prints `message` on a line of its own: progress bars that the error broke off are closed first."""
+  while error:
+    traceback.clear_frames(error.__traceback__)
+    error = error.__context__
+  print(message, file=sys.stderr)
 
 
 def _run(name: str, verb: Verb, config, workdir: pathlib.Path) -> None:
@@ -88,8 +97,13 @@ def _run(name: str, verb: Verb, config, workdir: pathlib.Path) -> None:
   try:
     result = importlib.import_module(verb.module).run(config, workdir)
     path = write_summary(workdir, name, config, result, time.monotonic() - started)
-  except OSError as e:  # what no verb has explained: a full disk, a folder without permission
-    raise UserError(f"{e.filename or workdir}: {e.strerror or e}") from e
+  except UserError:
+    raise
+  except Exception as e:  # what no verb has explained: a full disk, a folder without permission
+    reason = write_failure(e)
+    if reason is None and not isinstance(e, OSError):
+      raise
+    raise UserError(f"{getattr(e, 'filename', None) or workdir}: {reason or e.strerror or e}") from e
   print(f"summary: {path}")
 
 

@@ -243,10 +243,11 @@ def test_an_existing_data_set_is_replaced_only_on_request(tmp_path, tokenizer, s
 
 
 @pytest.mark.parametrize("error, told", [
-    (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "no space left"),
-    (RuntimeError("write() failed: No space left on device; at byte 65536"), "no space left"),
+    (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "packed was not written: No space left on device"),
+    (RuntimeError("write() failed: No space left on device; at byte 65536"), "packed was not written: No space left"),
+    (OSError("8469 requested and 4096 written"), "packed was not written: No space left"),
     (KeyboardInterrupt(), "interrupted"),
-], ids=["filesystem", "array_record", "ctrl-c"])
+], ids=["filesystem", "array_record", "numpy", "ctrl-c"])
 def test_a_full_disk_or_ctrl_c_leaves_nothing_behind(tmp_path, tokenizer, source, monkeypatch, error, told):
   class Writer:
     def __init__(self, *_):
@@ -270,7 +271,7 @@ def test_array_record_reports_a_failed_write(tmp_path):
   soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
   resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
   try:
-    with pytest.raises(RuntimeError, match="write"), whole_folder(tmp_path / "packed") as folder:
+    with pytest.raises(UserError, match="was not written: File too large"), whole_folder(tmp_path / "packed") as folder:
       packed_writer.write_split(folder, "train", iter([row] * 200), 200, features)
   finally:
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
