@@ -40,8 +40,9 @@ class MetricsLog:
         from tensorboardX import SummaryWriter
       except ImportError:
         raise UserError("train.tensorboard needs tensorboardX: pip install tensorboardX") from None
-      # What a run that was killed had written beyond the step it is resumed from is hidden.
-      self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_step + 1)
+      # A file of its own for each start; what a killed run had written beyond the step it goes on from is hidden.
+      self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_step + 1 if resume_step else None,
+                                  filename_suffix=f".from{resume_step}")
 
   def write(self, step: int, values: Mapping[str, float]) -> None:
     self._file.append(json.dumps({"step": step, **values}))

@@ -69,18 +69,39 @@ def test_every_format_has_a_sample_and_every_row_is_accounted_for(samples):
       "alfworld: 1 rows, the release has 3,321", "gsm8k: 2 rows, the release has 7,385"]
 
 
+# The turns of every sample that is kept: system, user, assistant, tool; in capitals where there is loss.
+LOSS_FLAGS = {
+    "adp/adp-1": "uaAtAtA",  # "source: agent" is an observation
+    "agent_flan/1": "suAtA",  # flag missing: the rule
+    "agent_flan/2": "uAua",  # the last turn may be without loss
+    "agentbank/alfworld/0": "uAuAuA",  # begins with an acknowledgement, which the config keeps
+    "agentbank/gsm8k/0": "uAuAuA",
+    "agentinstruct/os_1": "uauAuA",  # the data's own flags
+    "agentinstruct/alfworld_7": "uauA",  # no flags: the acknowledgement, by the config
+    "agenttraj/webshop_12": "uauA",
+    "fireact/fireact-000001": "uAuA",  # observations are cut out of the agent's text
+    "fireact/fireact-000002": "uA",
+    "gsm8k/gsm8k-000001": "uAuAuA",
+    "gsm8k/gsm8k-000002": "uAuAuA",
+    "gsm8k/gsm8k-000003": "uAuA",
+    "intercode/ic_sql-4": "uAuAuA",
+    "lumos/sq_1": "uAuA",
+    "openai/chat-1": "suAttA",
+    "openai/chat-2": "uauAtA",  # "train": false
+    "sharegpt/sg-1": "suAtA",
+    "sharegpt/sg-2": "uA",
+    "spider/spider-000001": "uAuA",
+    "spider/spider-000002": "uAuA",
+    "transcript/pick_and_place_simple-Mug-None-Desk-308/trial_1": "uAuA",
+    "xlam/x1": "suAtA",
+}
+
+
 def test_loss_flags(samples):
   _, rows = samples
-  flags = {name: [t.train for t in row.turns if t.role == "assistant"] for name, row in rows.items()}
-  assert flags["agentinstruct/os_1"] == [False, True, True]  # the data's own
-  assert flags["agentinstruct/alfworld_7"] == [False, True]  # no flags: the acknowledgement, by the config
-  assert flags["agentbank/alfworld/0"] == [True, True, True]  # the same, where the config keeps it
-  assert flags["agenttraj/webshop_12"] == [False, True]
-  assert flags["agent_flan/1"] == [True, True]  # flag missing: the rule
-  assert flags["agent_flan/2"] == [True, False]  # the last turn may be without loss
-  assert flags["openai/chat-2"] == [False, True, True]
-  assert flags["adp/adp-1"] == [False, True, True, True]  # "source: agent" is an observation
-  assert not any(t.train for row in rows.values() for t in row.turns if t.role != "assistant")
+  found = {name: "".join(t.role[0].upper() if t.train else t.role[0] for t in row.turns) for name, row in rows.items()}
+  assert found == LOSS_FLAGS
+  assert {name.split("/")[0] for name in LOSS_FLAGS} == set(format_names())
 
 
 def test_what_the_source_says_beside_the_turns_is_kept(samples):
