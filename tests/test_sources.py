@@ -15,7 +15,7 @@ from agentbank_jax.trajectory_io import read_trajectories
 from configs import import_agentbank, import_samples
 from data_prep.import_sources import run
 from data_prep.ledger import Ledger, Where
-from data_prep.sources import format_names, get_format
+from data_prep.sources import agentbank, format_names, get_format
 from data_prep.sources.openai_messages import to_openai
 from data_prep.sources.sharegpt import to_sharegpt
 from data_prep.sources.source import Context, DropRow, Reason, load_rows, mask_acknowledgement
@@ -340,6 +340,34 @@ def test_agentbank_configs_are_checked(capsys, tmp_path):
   run(agentbank("gsm8k"), tmp_path)
   said = capsys.readouterr().out
   assert "'mbpp_before' is left out: an older copy of mbpp" in said and "'intercode_bash' is left out" in said
+
+
+def test_what_is_left_out_of_agentbank_is_left_out_by_default():
+  (source,) = import_agentbank.get_config().sources
+  assert len(agentbank.CONFIGS) == 19
+  assert set(source.options.configs) == set(agentbank.CONFIGS) - {"mbpp_before", "alfred", "intercode_bash"}
+  assert agentbank.LEFT_OUT.keys() == {"mbpp_before", "alfred", "intercode_bash"}
+
+
+@pytest.mark.parametrize("extra", [{}, {"game_file": "g"}, {"meta_information": {"query": "ls", "gold": None, "n": 2}}])
+def test_agentbanks_three_layouts(tmp_path, extra):
+  """Columns `id` and `conversations` alone, alfworld's, and those with a struct beside them; by `datasets` itself."""
+  datasets = pytest.importorskip("datasets")
+  talk = [{"from": "human", "value": NASTY}, {"from": "gpt", "value": "Thought: a\nAction: b"},
+          {"from": "human", "value": "Observation: c"}, {"from": "gpt", "value": "Final Answer: d"}]
+  folder = tmp_path / "AgentBank" / "webshop"
+  folder.mkdir(parents=True)
+  table = datasets.Dataset.from_list([{"id": f"webshop_{i}", "conversations": talk, **extra} for i in range(3)])
+  table.to_parquet(folder / "train-00000-of-00001.parquet")
+  bank = config(folder.parent, max_bad_share=0.0)
+  bank.sources = (import_agentbank.source("AB", "agentbank", str(folder.parent), configs=("webshop",)),)
+  summary = run(bank, tmp_path / "out")
+  rows = list(read_trajectories(summary["output"]))
+  assert [(row.id, row.task) for row in rows] == [(f"webshop_{i}", "webshop") for i in range(3)]
+  assert [(t.role, t.content) for t in rows[0].turns] == [
+      ({"human": "user", "gpt": "assistant"}[m["from"]], m["value"]) for m in talk]
+  assert rows[0].metadata == extra
+  assert summary["differs_from_release"] == ["webshop: 3 rows, the release has 4,958"]
 
 
 def test_the_ledger_finds_a_missing_row():
