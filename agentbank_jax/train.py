@@ -10,19 +10,21 @@ import signal
 import time
 from typing import Any
 
+from absl import logging
 import jax
 import numpy as np
 from tqdm import tqdm
 
-from agentbank_jax import data, flops
+from agentbank_jax import control_tokens, data, flops
 from agentbank_jax import step as steps
 from agentbank_jax.bundle import Bundle, write_bundle
 from agentbank_jax.chat import load_renderer
 from agentbank_jax.checkpoint import Checkpoints
-from agentbank_jax.errors import Interrupted, UserError, did_you_mean
+from agentbank_jax.errors import Interrupted, UserError
 from agentbank_jax.metrics import MetricsLog, Throughput
 from agentbank_jax.models import execution as execution_lib
-from agentbank_jax.models.config import LlamaConfig, num_params, param_shapes
+from agentbank_jax.models import llama
+from agentbank_jax.models.config import LlamaConfig, num_params, override, param_shapes
 from agentbank_jax.models.presets import preset
 from agentbank_jax.optim import make_optimizer, make_schedule
 from agentbank_jax.sharding import Sharding, global_batch, make_sharding
@@ -98,12 +100,7 @@ class Trainer:
     """Returns the newest checkpoint's state and record, or a fresh state and None."""
     restored = checkpoints.restore(abstract_state(self.model, self.tx, self.execution))
     if restored is None:
-      params = None
-      if self.config.model.init_from is not None:
-        from agentbank_jax.models import llama
-        shardings = llama.param_shardings(self.model, self.execution.sharding) if self.execution.sharding else None
-        params = Bundle.open(self.config.model.init_from).load_params(shardings, dtype="float32", check_finite=True)
-        params = jax.tree.map(jax.numpy.asarray, params)
+      params = None if self.config.model.init_from is None else self._given_params()
       return init_state(self.model, self.tx, self.execution, self.config.seed, params), None
     state, record = restored
     wanted = self._record()
@@ -117,6 +114,24 @@ class Trainer:
     if jax.process_index() == 0:
       print(f"resuming at step {int(state.step)} of {self.total_steps}", flush=True)
     return place(state, self.execution, self.model.num_layers), record
+
+  def _given_params(self):
+    """Returns the canonical parameters of `model.init_from`, float32; what it has never learned is told first."""
+    config, bundle = self.config.model, Bundle.open(self.config.model.init_from)
+    ids = load_renderer(self.dataset.path / "tokenizer").control_ids
+    untrained = control_tokens.find_untrained(bundle.load_param("embed.embedding"), ids)
+    rows = "; ".join(f"{token!r} (id {ids[token]}) has an embedding row {what}" for token, what in untrained.items())
+    told = f"{config.init_from} never learned control tokens of chat format {self.dataset.format!r}: {rows}"
+    if untrained and config.untrained_tokens == "error":
+      raise UserError(f"{told}. Set model.untrained_tokens to 'mean' (start them from the other rows' mean) or 'keep', "
+                      "or pack in format 'plain'")
+    if untrained:
+      logging.warning("%s; model.untrained_tokens is %r", told, config.untrained_tokens)
+    shardings = llama.param_shardings(self.model, self.execution.sharding) if self.execution.sharding else None
+    params = jax.tree.map(jax.numpy.asarray, bundle.load_params(shardings, dtype="float32", check_finite=True))
+    if untrained and config.untrained_tokens == "mean":
+      params = control_tokens.start_from_mean(params, [ids[token] for token in untrained], self.config.seed)
+    return params
 
   def _record(self) -> dict[str, Any]:
     """What decides the data order, besides the step: kept in each checkpoint, and compared on resume."""
@@ -241,11 +256,10 @@ def _model_config(config, dataset: data.PackedDataset) -> LlamaConfig:
   if (config.preset is None) == (config.init_from is None):
     raise UserError("give one of model.preset (random start) and model.init_from (a model's folder)")
   start = preset(config.preset) if config.preset is not None else Bundle.open(config.init_from).config
-  fields = [f.name for f in dataclasses.fields(LlamaConfig)]
-  for name in config.overrides:
-    if name not in fields:
-      raise UserError(f"model.overrides.{name}: no such field{did_you_mean(name, fields)}")
-  model = dataclasses.replace(start, **config.overrides)
+  try:
+    model = override(start, config.overrides)
+  except UserError as e:
+    raise UserError(f"model.overrides: {e}") from None
   if config.init_from is not None and param_shapes(model) != param_shapes(start):
     raise UserError(f"model.overrides give the model other parameters than {config.init_from} has; "
                     "they can change only what is not stored, such as max_positions")
@@ -275,6 +289,9 @@ def _check_settings(config, sharding: Sharding | None) -> None:
   if config.train.eval_batch_size % shards:
     raise UserError(f"train.eval_batch_size = {config.train.eval_batch_size} is not a multiple of {shards} batch "
                     "shards of the mesh")
+  if config.model.untrained_tokens not in control_tokens.CHOICES:
+    raise UserError(f"model.untrained_tokens is {config.model.untrained_tokens!r}; choose one of "
+                    f"{', '.join(control_tokens.CHOICES)}")
   if config.train.write_model not in ("float32", "bfloat16", None):
     raise UserError(f"train.write_model is {config.train.write_model!r}; choose float32, bfloat16 or None")
 
