@@ -19,6 +19,11 @@ def task_names() -> tuple[str, ...]:
   return _modules(catalog)
 
 
+def adapter_names() -> tuple[str, ...]:
+  """Returns what may stand before the colon."""
+  return _modules(adapters)
+
+
 @functools.cache
 def held_out_names() -> tuple[str, ...]:
   """Returns the names of the tasks that evaluation alone may see."""
@@ -34,10 +39,9 @@ def get_task(name: str) -> Task:
   """
   adapter, colon, what = name.partition(":")
   if colon:
-    known = _modules(adapters)
-    if adapter not in known:
-      raise UserError(f"unknown task {name!r}: no adapter {adapter!r}{did_you_mean(adapter, known)} "
-                      f"(known: {', '.join(known)})")
+    if adapter not in adapter_names():
+      raise UserError(f"unknown task {name!r}: no adapter {adapter!r}{did_you_mean(adapter, adapter_names())} "
+                      f"(known: {', '.join(adapter_names())})")
     return importlib.import_module(f"{adapters.__name__}.{adapter}").make_task(name, what)
   if name not in task_names():
     raise UserError(f"unknown task {name!r}{did_you_mean(name, task_names())} (known: {', '.join(task_names())})")
