@@ -115,7 +115,7 @@ def textworld_express():
 
 @pytest.mark.slow
 class TestTextWorldExpress(TaskConformance):
-  """Many environments share one Java machine here, in this process. (Of coin and twc the gold paths are drawn anew.)"""
+  """Environments share one Java machine here, in this process. (Of coin and twc the gold paths are drawn anew.)"""
 
   split = "test"
 

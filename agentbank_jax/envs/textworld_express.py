@@ -1,83 +1,101 @@
 """TextWorldExpress (Jansen and Cote 2022, arXiv:2208.01174): its games, in its own simulator on Java.
 
-All environments of a process share one Java machine, which ends with the last of them.
+All environments of a process share one Java machine, which ends with the last of them. Games in one machine do not
+disturb each other, but for one case: of the game "sorting", two of the same seed share their objects. No two
+episodes at once have the same seed; the expert, who plays the seed of an episode too, has a machine of its own.
 """
 
-import contextlib
+import functools
 import json
+import subprocess
 import threading
 from typing import Any
 
 from agentbank_jax.envs.base import Action, Instance, Step
 from agentbank_jax.errors import UserError
 
-# A small heap, and one thread to clear it: the default takes a quarter of the machine.
-_JAVA = ("-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+# A small heap, and one thread to clear it: the default takes a quarter of the memory.
+_OPTIONS = ("-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
+_END_SECONDS = 5.0
 
 
-class _Java:
-  """The Java machine, and how many use it."""
+class Java:
+  """A Java machine with simulators in it."""
 
-  _lock = threading.Lock()
-  _users = 0
-  _gateway: Any = None
-
-  @classmethod
-  def simulator(cls) -> Any:
-    """Returns a simulator of its own for one user, who calls `leave` at the end."""
+  def __init__(self):
+    """Raises UserError where the package or Java is not installed."""
     try:
       from py4j.java_gateway import GatewayParameters, JavaGateway, launch_gateway
       from textworld_express.constants import BASEPATH, JAR_PATH
     except ImportError:
       raise UserError("textworld_express: pip install textworld-express") from None
-    with cls._lock:
-      if cls._gateway is None:
-        try:
-          port, process = launch_gateway(classpath=JAR_PATH, cwd=BASEPATH, javaopts=list(_JAVA), die_on_exit=True,
-                                         return_proc=True)
-        except FileNotFoundError:
-          raise UserError("textworld_express: no java; apt-get install default-jre-headless") from None
-        cls._gateway = JavaGateway(gateway_parameters=GatewayParameters(auto_field=True, port=port),
-                                   java_process=process)
-      cls._users += 1
-      return cls._gateway.jvm.textworldexpress.runtime.PythonInterface()
+    try:
+      port, self._process = launch_gateway(classpath=JAR_PATH, cwd=BASEPATH, javaopts=list(_OPTIONS),
+                                           die_on_exit=True, return_proc=True)
+    except FileNotFoundError:
+      raise UserError("textworld_express: no java; apt-get install default-jre-headless") from None
+    self._gateway = JavaGateway(gateway_parameters=GatewayParameters(auto_field=True, port=port))
+
+  def simulator(self) -> Any:
+    return self._gateway.jvm.textworldexpress.runtime.PythonInterface()
+
+  def close(self) -> None:
+    """Ends it; what is not closed ends with this process."""
+    self._gateway.shutdown()
+    self._process.stdin.close()  # which it waits for (`die_on_exit`)
+    try:
+      self._process.wait(_END_SECONDS)
+    except subprocess.TimeoutExpired:
+      self._process.kill()
+      self._process.wait()
+
+
+@functools.cache
+def expert_java() -> Java:
+  """Returns the machine that the expert looks things up in; it lasts as long as this process."""
+  return Java()
+
+
+class _Shared:
+  """The machine of this process's environments, and how many there are."""
+
+  _lock = threading.Lock()
+  _java: Java | None = None
+  _users = 0
 
   @classmethod
-  def leave(cls) -> None:
+  def borrow(cls) -> Java:
+    with cls._lock:
+      cls._java = cls._java or Java()
+      cls._users += 1
+      return cls._java
+
+  @classmethod
+  def give_back(cls) -> None:
     with cls._lock:
       cls._users -= 1
       if not cls._users:
-        gateway, cls._gateway = cls._gateway, None
-        gateway.shutdown()
-        process = gateway.java_process
-        with contextlib.suppress(BrokenPipeError):
-          process.communicate(b"\n", timeout=5)  # it waits for a line (`die_on_exit`)
+        java, cls._java = cls._java, None
+        java.close()
 
 
 class Game:
-  """A game of the simulator. Use it in a `with` statement, or close it."""
+  """A game in a simulator of its own."""
 
-  def __init__(self, name: str, parameters: str):
+  def __init__(self, java: Java, name: str, parameters: str):
     """Loads a game.
 
     Args:
+      java: where it runs.
       name: "coin", "cookingworld", ...
       parameters: "numLocations=5,includeDoors=1"; "" for the game's own defaults.
 
     Raises:
       UserError: no such game, or parameters that it does not know.
     """
-    self._simulator = _Java.simulator()
-    # Its messages begin with ERROR or name what is wrong; there is none where all is well.
+    self._simulator = java.simulator()
     if message := self._simulator.load(name, parameters):
-      self.close()
       raise UserError(f"textworld_express: {' '.join(message.split())}")
-
-  def __enter__(self) -> "Game":
-    return self
-
-  def __exit__(self, *unused) -> None:
-    self.close()
 
   def seeds(self, fold: str) -> list[int]:
     """Returns the seeds of "train", "dev" or "test"; no two folds share one."""
@@ -101,12 +119,6 @@ class Game:
     """Returns the simulator's `observation`, `score` (0 to 1), `tasksuccess` and `taskfailure`."""
     return json.loads(self._simulator.stepJSON(text))
 
-  def close(self) -> None:
-    """May be called twice."""
-    if self._simulator is not None:
-      self._simulator = None
-      _Java.leave()
-
 
 def is_unknown(answer: dict[str, Any]) -> bool:
   """Returns whether the game did not understand the action."""
@@ -117,15 +129,20 @@ class TextWorldExpressEnv:
   """`Instance.data`: `seed` and `fold` ("train" or "test"). The reward is the game's score."""
 
   def __init__(self, name: str, parameters: str):
+    """`name` and `parameters` are those of `Game`."""
     self._name, self._parameters = name, parameters
     self._game: Game | None = None
+    self._borrowed = False
 
   def reset(self, instance: Instance) -> str:
-    self._game = self._game or Game(self._name, self._parameters)
+    if self._game is None:
+      java = _Shared.borrow()
+      self._borrowed = True
+      self._game = Game(java, self._name, self._parameters)
     return self._game.start(instance.data["seed"], instance.data["fold"])
 
   def step(self, action: Action) -> Step:
-    # Java's strings are not Python's: half a surrogate pair cannot be sent.
+    # Half a surrogate pair cannot be sent to Java.
     answer = self._game.act(action.text.encode(errors="replace").decode())
     score = float(answer["score"])
     info: dict[str, Any] = {"progress": min(1.0, max(0.0, score)), "invalid": is_unknown(answer)}
@@ -135,6 +152,7 @@ class TextWorldExpressEnv:
     return Step(answer["observation"].strip(), score, over, False, info)
 
   def close(self) -> None:
-    if self._game:
-      self._game.close()
-      self._game = None
+    self._game = None
+    if self._borrowed:
+      self._borrowed = False
+      _Shared.give_back()

@@ -58,20 +58,18 @@ def _make_env(game: str, parameters: str) -> Env:
 
 
 def _instances(name: str, game: str, parameters: str, split: str, count: int, seed: int) -> Iterator[Instance]:
-  from agentbank_jax.envs.textworld_express import Game
-  with Game(game, parameters) as simulator:
-    rows = lambda: [(f"{n:05d}", {"seed": n, "fold": split}) for n in simulator.seeds(split)]
-    instances = list(splits.choose(name, rows, split, count, seed))
-  yield from instances  # Java has ended, also if nobody wants them all
+  from agentbank_jax.envs.textworld_express import Game, expert_java
+  simulator = Game(expert_java(), game, parameters)
+  rows = lambda: [(f"{n:05d}", {"seed": n, "fold": split}) for n in simulator.seeds(split)]
+  return splits.choose(name, rows, split, count, seed)
 
 
 def _expert(instance: Instance, observation: str, game: str, parameters: str) -> Generator[str, str, None]:
   """Plays the game's gold path."""
   del observation
-  from agentbank_jax.envs.textworld_express import Game
-  with Game(game, parameters) as simulator:
-    path = simulator.gold_path(instance.data["seed"], instance.data["fold"])
-  for action in path:
+  from agentbank_jax.envs.textworld_express import Game, expert_java
+  simulator = Game(expert_java(), game, parameters)
+  for action in simulator.gold_path(instance.data["seed"], instance.data["fold"]):
     yield f"Thought: This comes next.\nAction: {action}"
 
 
