@@ -100,9 +100,11 @@ def _check(config: ml_collections.ConfigDict) -> None:
 
 def _screen(config: ml_collections.ConfigDict) -> contamination.Screen | None:
   """Returns what no trajectory may hold: the problems of `config.contamination.tasks`."""
-  if not config.contamination.tasks:
+  wanted = config.contamination
+  if not wanted.tasks:
     return None
-  return contamination.make_screen(**config.contamination)
+  return contamination.make_screen(wanted.tasks, split=wanted.split, instances=wanted.instances, ngram=wanted.ngram,
+                                   shortest=wanted.shortest, common=wanted.common)
 
 
 def _write_contamination(folder: pathlib.Path, matches: pathlib.Path, sources: list[str], screen: contamination.Screen,
