@@ -72,6 +72,8 @@ class TaskConformance:
     low, high = task.metric.reward_range
     assert low < high and task.metric.success and task.metric.definition
     assert task.runs, "the table of tasks says what really runs"
+    assert [turn.role for turn in task.few_shot] == ["user", "assistant"] * (len(task.few_shot) // 2)
+    assert not any(turn.train for turn in task.opening("Begin."))
     if task.processes:
       pickle.dumps(task.make_env)
     instance = self.some(task, 1)[0]

@@ -15,7 +15,7 @@ from agentbank_jax.envs.base import Step
 from agentbank_jax.errors import UserError
 from agentbank_jax.evaluate.rollout import Limits, derive_seed, play
 from agentbank_jax.experts import ExpertPlayer, RandomPlayer, make_trajectories
-from agentbank_jax.trajectory import Outcome
+from agentbank_jax.trajectory import Outcome, Turn
 from agentbank_jax.trajectory_io import read_trajectories
 
 LIMITS = Limits(step_seconds=30.0, invalid_actions=3, retries=2)
@@ -57,6 +57,14 @@ def test_solved_episode_is_a_trajectory_of_what_was_sent_and_said():
   assert untimed([episode])[0]["metadata"] == {
       "instance": "test-000001", "split": "test", "steps": 2, "tokens": 48, "invalid_actions": 0,
       "cut_turns": 0, "attempts": 1, "final_observation": "You said 2."}
+
+
+def test_few_shot_turns_are_sent_first_and_never_trained_on():
+  example = (Turn("user", "Count to 1."), Turn("assistant", "Action: 1"))
+  episode = one(count_up, dataclasses.replace(COUNT, few_shot=example, max_steps=1), goal=2)
+  assert [(t.role, t.train) for t in episode.turns] == [
+      ("system", False), ("user", False), ("assistant", False), ("user", False), ("assistant", True)]
+  assert episode.turns[2].content == "Action: 1"
 
 
 def test_wrong_action_fails_with_the_last_reward():

@@ -126,7 +126,10 @@ def is_unknown(answer: dict[str, Any]) -> bool:
 
 
 class TextWorldExpressEnv:
-  """`Instance.data`: `seed` and `fold` ("train" or "test"). The reward is the game's score."""
+  """`Instance.data`: `seed` and `fold` ("train" or "test").
+
+  The reward is the game's score, from 0 to 1; it is 0 where a game that is lost says -1.
+  """
 
   def __init__(self, name: str, parameters: str):
     """`name` and `parameters` are those of `Game`."""
@@ -144,8 +147,8 @@ class TextWorldExpressEnv:
   def step(self, action: Action) -> Step:
     # Half a surrogate pair cannot be sent to Java.
     answer = self._game.act(action.text.encode(errors="replace").decode())
-    score = float(answer["score"])
-    info: dict[str, Any] = {"progress": min(1.0, max(0.0, score)), "invalid": is_unknown(answer)}
+    score = min(1.0, max(0.0, float(answer["score"])))
+    info: dict[str, Any] = {"progress": score, "invalid": is_unknown(answer)}
     over = answer["tasksuccess"] or answer["taskfailure"] or score >= 1
     if over:
       info["solved"] = answer["tasksuccess"] or score >= 1

@@ -138,9 +138,9 @@ class Task:
 
   @property
   def prompt(self) -> tuple[Turn, ...]:
-    """What every agent is told before the first observation."""
+    """What every agent is told before the first observation. No agent said it, so that nothing of it is trained on."""
     system = (Turn("system", self.instructions),) if self.instructions else ()
-    return (*system, *self.few_shot)
+    return (*system, *(Turn(turn.role, turn.content, train=False) for turn in self.few_shot))
 
   def opening(self, observation: str) -> tuple[Turn, ...]:
     """Returns the turns that open an episode, from the environment's first observation."""

@@ -16,7 +16,7 @@ from agentbank_jax.tasks.task import Grammar, MetricCard, Source, Task
 
 _PACKAGES = ("textworld-express",)
 _JAVA = {"java": "apt-get install default-jre-headless"}
-_VERBS = ("take", "open", "move", "read", "put", "open door to", "examine", "eat")
+_DIRECTIONS = ("north", "south", "east", "west")
 
 
 def make_task(name: str, what: str) -> Task:
@@ -74,7 +74,10 @@ def _expert(instance: Instance, observation: str, game: str, parameters: str) ->
 
 
 def _random_turn(rng: random.Random, observation: str) -> str:
-  """Writes a verb of the games with one or two words that it has just read."""
-  words = re.findall(r"[a-z]+", observation.lower()) or ["door"]
-  start = rng.randrange(len(words))
-  return f"Action: {rng.choice(_VERBS)} {' '.join(words[start:start + rng.randint(1, 2)])}"
+  """Looks around, walks, or does something to a thing that it has just read of ("a fridge", "34 peas")."""
+  thing = rng.choice(re.findall(r"\b(?:an?|the|some) ([a-z]+(?: [a-z]+)?)|\b([0-9]+[a-z]* [a-z ]+)", observation)
+                     or [("door", "")])
+  direction = rng.choice(_DIRECTIONS)
+  command = rng.choice(("look around", "inventory", f"move {direction}", f"open door to {direction}", "take {}",
+                        "open {}", "read {}", "examine {}"))
+  return f"Action: {command.format(max(thing))}"
