@@ -24,6 +24,11 @@ _used: contextvars.ContextVar[set[pathlib.Path] | None] = contextvars.ContextVar
 _warned: set[str] = set()  # checksums of files that a warning was given for
 
 
+def find_all(task: str, pattern: str) -> list[pathlib.Path]:
+  """Returns the files and folders `pattern` of `task`'s folder, which may be none, by name."""
+  return sorted(pathlib.Path(os.environ[VARIABLE], task).glob(pattern)) if VARIABLE in os.environ else []
+
+
 def find(task: str, pattern: str, source: str) -> pathlib.Path:
   """Returns the one file or folder `pattern` of `task`'s folder.
 
