@@ -126,13 +126,15 @@ def build(folder: pathlib.Path, pages: Iterable[Page], about: dict[str, Any]) ->
   with whole_folder(folder) as partial:
     index = tantivy.Index(schema, str(partial))
     writer = index.writer(HEAP_BYTES, num_threads=1)
-    for page in tqdm.tqdm(pages, desc="indexing", unit=" pages", unit_scale=True):
-      lines = (" ".join(sentence.split()) for sentence in page.sentences)
-      writer.add_document(tantivy.Document(title=page.title, text="\n".join(line for line in lines if line),
-                                           key=_key(page.title), number=count))
-      count += 1
-    writer.commit()
-    writer.wait_merging_threads()
+    try:
+      for page in tqdm.tqdm(pages, desc="indexing", unit=" pages", unit_scale=True):
+        lines = (" ".join(sentence.split()) for sentence in page.sentences)
+        writer.add_document(tantivy.Document(title=page.title, text="\n".join(line for line in lines if line),
+                                             key=_key(page.title), number=count))
+        count += 1
+      writer.commit()
+    finally:
+      writer.wait_merging_threads()  # its threads write to the folder, which may be about to vanish
     (partial / _ABOUT).write_text(json.dumps(about | {"pages": count, "seconds": round(time.monotonic() - start, 1)}))
   logging.info("indexed %d pages in %.0f s: %s", count, time.monotonic() - start, folder)
 

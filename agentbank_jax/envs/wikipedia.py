@@ -1,7 +1,8 @@
 """A Wikipedia that people bring: JSON lines of `{title, text}`, or what WikiExtractor wrote.
 
 WikiExtractor (attardi/wikiextractor) writes folders `AA`, `AB`, ... of files `wiki_00`, `wiki_01`, ...: JSON lines
-with `--json`, and `<doc id="..." url="..." title="...">` blocks without it; with `--compress`, as .bz2.
+with `--json`, and `<doc id="..." url="..." title="...">` blocks without it; with `--compress`, as .bz2. Its text has
+entities ("&amp;") for signs that mean something in HTML; its titles may have quotation marks (extract.py).
 """
 
 import bz2
@@ -20,7 +21,8 @@ READER = "wikipedia-1"
 FORMS = "pages.jsonl of {title, text}, or WikiExtractor's folders AA/wiki_00 ..."
 
 _SUFFIXES = (".jsonl", ".jsonl.gz", ".jsonl.bz2")
-_DOC = re.compile(r'<doc [^>]*?title="(?P<title>[^"]*)"[^>]*>')
+_EXTRACTED = "wiki_"  # how WikiExtractor's files are called
+_DOC = re.compile(r'<doc id="[^"]*" (?:revid="[^"]*" )?url="[^"]*" title="(?P<title>.*)">\s*')
 
 
 def page_files(folder: pathlib.Path) -> list[pathlib.Path]:
@@ -30,7 +32,7 @@ def page_files(folder: pathlib.Path) -> list[pathlib.Path]:
     UserError: there are none.
   """
   files = sorted(path for path in folder.iterdir() if path.name.endswith(_SUFFIXES))
-  files += sorted(folder.glob("*/wiki_*"))
+  files += sorted(folder.glob(f"*/{_EXTRACTED}*"))
   if not files:
     raise UserError(f"{folder}: no pages; expected {FORMS}")
   return files
@@ -64,21 +66,26 @@ def _read_file(lines: TextIO, file: pathlib.Path) -> Iterator[Page]:
       if line.strip() == "</doc>":
         if text and text[0].strip() == title:
           del text[0]  # WikiExtractor begins the text with it
-        page, title = Page(title, sentences("".join(text))), None
+        page, title = _extracted(Page(title, sentences("".join(text)))), None
       else:
         text.append(line)
         continue
-    elif match := _DOC.match(line):
-      title, text = html.unescape(match["title"]), []
+    elif match := _DOC.fullmatch(line):
+      title, text = match["title"], []
       continue
     elif line.strip():
       page = _json_page(line, file, number)
+      page = _extracted(page) if file.name.startswith(_EXTRACTED) else page
     else:
       continue
     if page.sentences:
       yield page
   if title is not None:
     raise UserError(f"{file}: ends within the page {title!r}; make it again")
+
+
+def _extracted(page: Page) -> Page:
+  return Page(html.unescape(page.title), tuple(map(html.unescape, page.sentences)))
 
 
 def _json_page(line: str, file: pathlib.Path, number: int) -> Page:
