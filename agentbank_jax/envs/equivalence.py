@@ -17,14 +17,17 @@ from absl import logging
 from agentbank_jax.envs import equivalence_worker
 from agentbank_jax.errors import UserError
 
-WALL_SECONDS = 60.0  # for a reply, on a machine with other work; processor time is limited by the worker itself
+CPU_SECONDS = 5  # for a reply; a hundred times what an answer of MATH takes
+WALL_SECONDS = 60.0  # for a reply, on a machine with other work
 _MODULE = equivalence_worker.__name__
 
 
 class Equivalence:
   """The worker. Threads may share it: questions wait for each other."""
 
-  def __init__(self):
+  def __init__(self, cpu_seconds: int = CPU_SECONDS):
+    """`cpu_seconds` is what one question may take, and up to one more."""
+    self._cpu_seconds = cpu_seconds
     self._lock = threading.Lock()
     self._users = 0
     self._process: subprocess.Popen[bytes] | None = None
@@ -63,7 +66,7 @@ class Equivalence:
       if line:
         return json.loads(line)
       logging.info("a question took longer than %d s or %d MiB and is answered with no: %.200s",
-                   equivalence_worker.CPU_SECONDS, equivalence_worker.MEMORY_BYTES >> 20, request)
+                   self._cpu_seconds, equivalence_worker.MEMORY_BYTES >> 20, request)
       self._end()
       return {}
 
@@ -73,8 +76,8 @@ class Equivalence:
     except ImportError:
       raise UserError("math-verify is not installed, which compares answers: pip install 'agentbank-jax[envs]'"
                       ) from None
-    self._process = subprocess.Popen([sys.executable, "-m", _MODULE], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                                     stderr=subprocess.DEVNULL)
+    self._process = subprocess.Popen([sys.executable, "-m", _MODULE, str(self._cpu_seconds)], stdin=subprocess.PIPE,
+                                     stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
 
   def _line(self) -> bytes:
     """Returns the next line of the worker, or b"": it has ended, or takes too long."""

@@ -3,8 +3,8 @@
 - `{"gold": LaTeX, "answer": LaTeX}` -> `{"equal": bool}`, by Math-Verify (huggingface/Math-Verify) on SymPy.
 - `{"number": LaTeX}` -> `{"value": float or null}`.
 
-A request may take `CPU_SECONDS` and `MEMORY_BYTES`: the kernel ends this process at either, also when nobody waits
-for the reply any more. Nothing here evaluates text as Python: both are read by the grammar of latex2sympy2_extended.
+A request may take the processor time that the one argument says, in seconds, and `MEMORY_BYTES`: the kernel ends this
+process at either, also when nobody waits for the reply any more. Nothing here evaluates text as Python: both are read by the grammar of latex2sympy2_extended.
 """
 
 import json
@@ -13,7 +13,6 @@ import resource
 import sys
 from typing import Any
 
-CPU_SECONDS = 5  # a hundred times what an answer of MATH takes
 MEMORY_BYTES = 2**31
 START_SECONDS = 20  # of processor time, to import SymPy on a slow machine
 
@@ -52,7 +51,7 @@ def main() -> None:
   _allow(START_SECONDS)
   _reply({"gold": "1", "answer": "1"})  # imports everything, before the first clock runs
   for line in sys.stdin:
-    _allow(CPU_SECONDS)
+    _allow(int(sys.argv[1]))
     try:
       reply = _reply(json.loads(line))
     except Exception as e:  # SymPy raises whatever it likes for text that is no mathematics

@@ -5,7 +5,8 @@ The published definition, `is_equiv` of math_equivalence.py (hendrycks/math), co
 numbers exactly, everything else by `equivalence` (fractions, roots, polynomials, sets, intervals, matrices).
 
 An answer is right where either says so, with these guards, each against a wrong answer that would pass:
-- one answer: more than one \boxed, or "3 4", is none (the published program takes the last box);
+- one answer: more than one \boxed is none (the published program takes the last), and "7 2" is not 72 (it takes
+  spaces out);
 - "x=5" is 5, as published, but "7=5" is not: what stands left of "=" must be a name;
 - where the gold answer is a number, the answer must be one: "2^{10}", "36\cdot 2" still have to be computed;
 - what the question itself says ("Factor $x^2-1$") is no answer to it, unless it is the gold answer;
@@ -85,11 +86,13 @@ def is_right(answer: str, data: Mapping[str, Any], equivalence: Equivalence) -> 
     return False
   gold = data["gold"]
   ours, theirs = plain_form(text), plain_form(gold)
+  if text != gold.strip() and re.search(r"\d\s+\d", text):
+    return False
   if ours == theirs:
     return True
   if re.search(r"\d_", text + gold):  # a number in another base
     return _bare_base(ours) == _bare_base(theirs)
-  if not ours or "$" in text or re.search(r"\d\s+\d", text) or (":" in text) != (":" in gold):
+  if not ours or "$" in text or (":" in text) != (":" in gold):
     return False
   if _left_of_equals(text) and "=" not in gold:
     return False

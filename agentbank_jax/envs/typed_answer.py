@@ -24,7 +24,7 @@ MAX_ANSWER = 1_000  # characters
 TOLERANCE = 0.04  # of a float, relative to the gold answer
 TYPES = ("bool", "option", "integer", "float", "list of integer", "list of float")
 
-_WITH_UNIT = re.compile(r"([-+]?(?:[0-9][0-9,]*)?\.?[0-9]+(?:[eE][-+]?[0-9]+)?) ?([^\s0-9]+)")
+_WITH_UNIT = re.compile(r"([-+]?(?:[0-9][0-9,]*)?\.?[0-9]+(?:[eE][-+]?[0-9]+)?) ?([A-Za-z%°µΩ/²³·]+)")
 _NAME = re.compile(r"[^=≈\d]*[=≈](?!.*[=≈])")  # "x =", "The answer ≈"
 
 
