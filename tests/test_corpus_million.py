@@ -15,8 +15,8 @@ import pytest
 PASSAGES = 1_000_000
 WORDS = 100  # of a passage, as in DPR's Wikipedia (Karpukhin et al. 2020)
 VOCABULARY = 300_000
-MAX_BUILD_BYTES = 1.5e9  # peak resident memory of the process that builds
-MAX_DISK_SHARE = 1.5  # of the size of the text
+MAX_BUILD_BYTES = 600e6  # peak resident memory of the process that builds
+MAX_DISK_SHARE = 1.2  # of the size of the file
 _CHUNK = 10_000
 
 # What the child does: builds (or finds) the index, then searches; each in a process of its own, for its own peak.
@@ -25,8 +25,9 @@ import json, pathlib, resource, sys, time
 from agentbank_jax.envs import corpus, wikipedia
 start = time.monotonic()
 opened = corpus.open_corpus([pathlib.Path(sys.argv[1])], wikipedia.read_pages, wikipedia.READER)
-print(json.dumps({"seconds": time.monotonic() - start, "pages": opened.about["pages"], "folder": str(opened.folder),
-                  "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024}))
+usage = resource.getrusage(resource.RUSAGE_SELF)
+print(json.dumps({"seconds": time.monotonic() - start, "cpu_seconds": usage.ru_utime + usage.ru_stime,
+                  "pages": opened.about["pages"], "folder": str(opened.folder), "peak_bytes": usage.ru_maxrss * 1024}))
 """
 _QUERY = """
 import json, pathlib, random, resource, sys, time
@@ -47,7 +48,7 @@ rare_ms = measure(opened.similar, [" ".join(rng.choices(words[1_000:], k=4)) for
 common_ms = measure(opened.similar, [" ".join(rng.choices(words[:1_000], k=8)) for _ in range(300)])
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
 print(json.dumps({"title_ms": titles_ms, "four_words_ms": rare_ms, "eight_common_words_ms": common_ms,
-                  "anonymous_bytes": int(status["RssAnon"].split()[0]) * 1024}))
+                  "pages": opened.about["pages"], "anonymous_bytes": int(status["RssAnon"].split()[0]) * 1024}))
 """
 
 
@@ -88,7 +89,8 @@ def test_a_million_passages_within_bounds(tmp_path):
   (tmp_path / "queries.json").write_text(json.dumps([words, titles]))
   asked = child(_QUERY, built["folder"], tmp_path / "queries.json", cache=tmp_path)
   text, disk = pages.stat().st_size, sum(f.stat().st_size for f in pathlib.Path(built["folder"]).rglob("*"))
-  print(f"\n{built['pages']} passages, {text / 1e6:.0f} MB of text; build {built['seconds']:.0f} s, peak "
+  print(f"\n{built['pages']} passages, {text / 1e6:.0f} MB of text; build {built['seconds']:.0f} s "
+        f"({built['cpu_seconds']:.0f} s of processor time), peak "
         f"{built['peak_bytes'] / 1e6:.0f} MB; on disk {disk / 1e6:.0f} MB; opened again in {again['seconds']:.2f} s\n"
         f"{asked}")
   assert built["pages"] == PASSAGES and again["folder"] == built["folder"]

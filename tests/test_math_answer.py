@@ -107,7 +107,8 @@ def test_where_published_is_stricter(gold, answer, equivalence):
 
 @pytest.mark.parametrize("question, gold, answer, solved", [
     ("Factor $x^2-4$.", "(x-2)(x+2)", "x^2-4", False), ("Factor $x^2-4$.", "(x-2)(x+2)", "x^2 - 4", False),
-    ("Factor $x^2-4$.", "(x-2)(x+2)", "(x+2)(x-2)", True), ("Simplify $\\sqrt{50}$.", "5\\sqrt{2}", "\\sqrt{50}", False),
+    ("Factor $x^2-4$.", "(x-2)(x+2)", "(x+2)(x-2)", True),
+    ("Simplify $\\sqrt{50}$.", "5\\sqrt{2}", "\\sqrt{50}", False),
     ("Simplify $\\sqrt{50}$.", "5\\sqrt{2}", "\\sqrt{2}\\cdot 5", True),
     ("Which of $x+1$ and $2x$ is it?", "x+1", "x+1", True),
 ])
