@@ -36,7 +36,7 @@ def test_a_search_shows_five_sentences_and_a_lookup_the_next_with_the_word(env):
   assert act(env, "lookup[red]").observation == "(Result 1 / 2) Two has red bricks."
   assert act(env, "lookup[red]").observation == "(Result 2 / 2) Six has Red doors."
   assert act(env, "lookup[red]").observation == "No more results."
-  assert act(env, "lookup[Seven]").observation == "(Result 1 / 1) Seven."
+  assert act(env, "Lookup[Seven]").observation == "(Result 1 / 1) Seven."
   assert act(env, "lookup[red]").observation == "(Result 1 / 2) Two has red bricks."  # another word begins anew
   assert act(env, "lookup[nothing]").observation == "No more results."
 
@@ -58,7 +58,7 @@ def test_a_new_page_begins_the_lookups_anew(env):
 @pytest.mark.parametrize("text, why", [
     ("Tower", "write one of search"), ("search Tower", "write one of search"), ("search[]", r"search\[\] is empty"),
     ("search[Tower]\nObservation: it is red", "nothing after it"), ("find[Tower]", "write one of search"),
-    ("lookup[red]", "no page is open; search first"), ("search[ ]", "is empty"), ("Search[Tower]", "write one of"),
+    ("lookup[red]", "no page is open; search first"), ("search[ ]", "is empty"), ("research[Tower]", "write one of"),
 ])
 def test_what_cannot_be_done_says_why_and_the_episode_goes_on(env, text, why):
   step = act(env, text)

@@ -14,11 +14,13 @@ import os
 import pathlib
 import re
 import time
+import types
 from typing import Any, NamedTuple
 import unicodedata
 
 from absl import logging
 
+from agentbank_jax.errors import UserError
 from agentbank_jax.files import whole_folder
 
 CACHE = "AGENTBANK_CACHE"  # the variable that names the cache's folder
@@ -41,12 +43,10 @@ class Corpus:
   """An open index. Threads may share it; it only reads."""
 
   def __init__(self, folder: pathlib.Path):
-    import tantivy  # not needed to list tasks
-
     self.folder = folder
     self.about: dict[str, Any] = json.loads((folder / _ABOUT).read_text())
-    self._tantivy = tantivy
-    self._index = tantivy.Index.open(str(folder))
+    self._tantivy = _tantivy()
+    self._index = self._tantivy.Index.open(str(folder))
     self._searcher = self._index.searcher()
 
   def page(self, title: str) -> Page | None:
@@ -91,14 +91,12 @@ def open_corpus(files: Sequence[pathlib.Path], read: Callable[[Sequence[pathlib.
     reader: name of the form that `read` reads; part of what names the index.
 
   Raises:
-    UserError: `read` raised it.
+    UserError: `read` raised it, or tantivy is not installed.
   """
-  import tantivy
-
   cache = cache_folder() / "corpora"
   cache.mkdir(parents=True, exist_ok=True)
   sums = _checksums(files, cache / "checksums.json")
-  named = {"form": FORM, "reader": reader, "tantivy": tantivy.__version__, "files": sums}
+  named = {"form": FORM, "reader": reader, "tantivy": _tantivy().__version__, "files": sums}
   folder = cache / hashlib.sha256(json.dumps(named).encode()).hexdigest()[:32]
   if not (folder / _ABOUT).is_file():
     with _locked(folder.with_suffix(".lock")):
@@ -112,9 +110,9 @@ def build(folder: pathlib.Path, pages: Iterable[Page], about: dict[str, Any]) ->
 
   Memory is bounded by the writer's heap and its merges, whatever the number of pages.
   """
-  import tantivy
   import tqdm
 
+  tantivy = _tantivy()
   start = time.monotonic()
   schema = (tantivy.SchemaBuilder()
             .add_text_field("title", stored=True, tokenizer_name="en_stem", index_option="freq")
@@ -137,6 +135,14 @@ def build(folder: pathlib.Path, pages: Iterable[Page], about: dict[str, Any]) ->
       writer.wait_merging_threads()  # its threads write to the folder, which may be about to vanish
     (partial / _ABOUT).write_text(json.dumps(about | {"pages": count, "seconds": round(time.monotonic() - start, 1)}))
   logging.info("indexed %d pages in %.0f s: %s", count, time.monotonic() - start, folder)
+
+
+def _tantivy() -> types.ModuleType:
+  try:
+    import tantivy  # not needed to list tasks
+  except ImportError:
+    raise UserError("tantivy is not installed, which searches pages: pip install 'agentbank-jax[envs]'") from None
+  return tantivy
 
 
 def _key(title: str) -> str:

@@ -3,8 +3,9 @@
 - `{"gold": LaTeX, "answer": LaTeX}` -> `{"equal": bool}`, by Math-Verify (huggingface/Math-Verify) on SymPy.
 - `{"number": LaTeX}` -> `{"value": float or null}`.
 
-A request may take the seconds of processor time that the one argument says, and `MEMORY_BYTES`: the kernel ends this
-process at either, also when nobody waits for the reply any more. Nothing here evaluates text as Python: both are read by the grammar of latex2sympy2_extended.
+A request may take the seconds of processor time that the one argument says, and `MEMORY_BYTES`: the kernel ends
+this process at either, also when nobody waits for the reply any more. Nothing here evaluates text as Python: it is
+read by the grammar of latex2sympy2_extended.
 """
 
 import json

@@ -19,7 +19,7 @@ SENTENCES = 5  # of a page that a search shows
 MAX_CHARACTERS = 2_000  # of an observation
 _ECHO = 100  # characters of the agent's own text that an observation repeats
 
-_ACTION = re.compile(r"(search|lookup)\[(.*)\]")
+_ACTION = re.compile(r"(search|lookup)\[(.*)\]", re.IGNORECASE)
 
 
 class SearchEnv:
@@ -60,7 +60,7 @@ class SearchEnv:
     form = _ACTION.fullmatch(action.text)
     if not form:
       return self._invalid("write one of search[title of a page] and lookup[word], and nothing after it")
-    verb, text = form[1], " ".join(form[2].split())
+    verb, text = form[1].lower(), " ".join(form[2].split())
     if not text:
       return self._invalid(f"{verb}[] is empty")
     if verb == "search":

@@ -60,10 +60,6 @@ def _json_lines(path: pathlib.Path) -> Iterator[tuple[str, dict[str, Any]]]:
         yield place, row
 
 
-class BadRow(ValueError):
-  """A row that is not what its file promises; the message says what is wrong."""
-
-
 def unique(rows: Iterator[tuple[str, str, Any]]) -> list[tuple[str, Any]]:
   """Returns (key, value) of every (place, key, value).
 

@@ -35,7 +35,7 @@ def _rows(split: str) -> list[tuple[str, Mapping[str, Any]]]:
         try:
           yield place, row.get("_id") or row["id"], _data(row)
         except (KeyError, TypeError, ValueError, AttributeError) as e:
-          raise UserError(f"{place}: not a HotpotQA row with context ({e}); get the file again") from None
+          raise _bad_row(place, e) from None
   return rows.unique(parsed())
 
 
@@ -52,14 +52,21 @@ def _data(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _pages(files: Sequence[pathlib.Path]) -> Iterator[Page]:
-  return iter(search.one_page_a_title(
-      Page(title, tuple(sentences)) for file in files for _, row in rows.read_rows(file)
-      for title, sentences in row["context"]))
+  for file in files:
+    for place, row in rows.read_rows(file):
+      try:
+        yield from [Page(title, tuple(sentences)) for title, sentences in row["context"]]
+      except (KeyError, TypeError, ValueError) as e:
+        raise _bad_row(place, e) from None
+
+
+def _bad_row(place: str, error: Exception) -> UserError:
+  return UserError(f"{place}: not a HotpotQA row with context ({error}); get the file again")
 
 
 def _own() -> search.OwnPages:
   files = rows.find_all("hotpotqa", _FILES["train"] + _FILES["test"], _SOURCE)
-  return search.OwnPages(files, _pages, "hotpotqa-1")
+  return search.OwnPages(files, lambda files: search.one_page_a_title(_pages(files)), "hotpotqa-1")
 
 
 def _open() -> Corpus:

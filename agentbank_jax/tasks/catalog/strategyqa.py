@@ -57,7 +57,11 @@ def _parsed(split: str, paragraphs: bool) -> Iterator[tuple[str, str, Mapping[st
       try:
         yield place, row["qid"], _data(row, paragraphs)
       except (KeyError, TypeError, ValueError, AttributeError, IndexError) as e:
-        raise UserError(f"{place}: not a StrategyQA row with facts and steps ({e}); get the file again") from None
+        raise _bad_row(place, e) from None
+
+
+def _bad_row(place: str, error: Exception) -> UserError:
+  return UserError(f"{place}: not a StrategyQA row with facts and steps ({error}); get the file again")
 
 
 def _data(row: Mapping[str, Any], paragraphs: bool) -> dict[str, Any]:
@@ -104,8 +108,11 @@ def _paragraph_pages(files: Sequence[pathlib.Path]) -> Iterator[Page]:
 def _fact_pages(files: Sequence[pathlib.Path]) -> Iterator[Page]:
   facts: dict[str, dict[str, None]] = {}
   for file in files:
-    for _, row in rows.read_rows(file):
-      facts.setdefault(row["term"], {}).update(dict.fromkeys(row["facts"]))
+    for place, row in rows.read_rows(file):
+      try:
+        facts.setdefault(row["term"], {}).update(dict.fromkeys(row["facts"]))
+      except (KeyError, TypeError, AttributeError) as e:
+        raise _bad_row(place, e) from None
   for term, texts in facts.items():
     yield Page(term, tuple(texts))
 
