@@ -93,6 +93,7 @@ def test_wrong_and_adversarial_answers_score_zero(gold, answer, equivalence):
     ("6", "5=6"),  # `is_equiv` takes any two characters left of "=" for a name; `plain_form` does not
     ("72", "7 2"),  # `is_equiv` takes spaces out, `plain_form` too
     ("72", r"\boxed{73} \boxed{72}"),  # its caller takes the last box
+    ("72", r"72\text{ or }73"), ("72", r"72\text{ or maybe 73}"),  # `is_equiv` drops units, `plain_form` too
 ])
 def test_where_we_are_stricter_than_published(gold, answer, equivalence):
   assert not right(gold, answer, equivalence)

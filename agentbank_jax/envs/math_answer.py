@@ -5,8 +5,8 @@ The published definition, `is_equiv` of math_equivalence.py (hendrycks/math), co
 numbers exactly, everything else by `equivalence` (fractions, roots, polynomials, sets, intervals, matrices).
 
 An answer is right where either says so, with these guards, each against a wrong answer that would pass:
-- one answer: more than one \boxed is none (the published program takes the last), and "7 2" is not 72 (it takes
-  spaces out);
+- one answer: more than one \boxed is none (the published program takes the last), nor is "72\text{ or }73" (it takes
+  that for 72 and a unit), and "7 2" is not 72 (it takes spaces out);
 - "x=5" is 5, as published, but "7=5" is not: what stands left of "=" must be a name;
 - where the gold answer is a number, the answer must be one: "2^{10}", "36\cdot 2" still have to be computed;
 - what the question itself says ("Factor $x^2-1$") is no answer to it, unless it is the gold answer;
@@ -28,6 +28,7 @@ _DIGITS = r"(?:[0-9]{1,3}(?:,[0-9]{3})+|[0-9]+)(?:\.[0-9]*)?|\.[0-9]+"
 _NUMBER = re.compile(rf"(?P<sign>[-+]?)(?:(?P<whole>{_DIGITS})?\\frac\{{(?P<top>-?[0-9]+)\}}\{{(?P<bottom>[0-9]+)\}}"
                      rf"|(?P<decimal>{_DIGITS}))(?P<unit>[A-Za-z]*)")
 _TEXT = re.compile(r"\\(?:text|mbox|textbf|mathrm)\s*\{([^{}]*)\}")
+_HEDGE = re.compile(r"\\(?:text|mbox|textbf|mathrm)\s*\{\s*or\b|\bor\b")
 _WRAPPERS = (r"\$\$(.*)\$\$", r"\$(.*)\$", r"\\\((.*)\\\)", r"\\\[(.*)\\\]")
 
 
@@ -86,7 +87,7 @@ def is_right(answer: str, data: Mapping[str, Any], equivalence: Equivalence) -> 
     return False
   gold = data["gold"]
   ours, theirs = plain_form(text), plain_form(gold)
-  if text != gold.strip() and re.search(r"\d\s+\d", text):
+  if text != gold.strip() and (re.search(r"\d\s+\d", text) or _HEDGE.search(text)):
     return False
   if ours == theirs:
     return True
