@@ -111,7 +111,8 @@ for folder in sorted(folders | {'/', '/etc', '/usr/bin', '/dev', '/proc/sys/kern
   try: open(os.path.join(folder, 'x'), 'w').close(); print(folder)
   except OSError: pass
 for path in ('/proc/sys/kernel/hostname', '/proc/sysrq-trigger', '/proc/1/oom_score_adj',
-             '/proc/sys/user/max_user_namespaces', '/proc/1/mem', '/proc/kcore', '/dev/mem', '/usr/bin/bash', '/proc/self/exe'):
+             '/proc/sys/user/max_user_namespaces', '/proc/1/mem', '/proc/kcore', '/dev/mem', '/usr/bin/bash',
+             '/proc/self/exe'):
   try: open(path, 'r+b').close(); print(path)
   except OSError: pass
 """

@@ -188,16 +188,18 @@ class Sandbox:
     command = ["choom", "-n", "1000", "--"]  # should the machine run out of memory, this goes first
     if user is not None:
       command += ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--no-new-privs", "--"]
-    command += ["bwrap", "--unshare-all", "--unshare-user", "--disable-userns", "--die-with-parent", "--new-session",
-                "--hostname", "sandbox", "--uid", self._user, "--gid", self._user, "--clearenv",
-                "--json-status-fd", str(report), "--seccomp", given(_system_call_filter())]
+    options = ["--unshare-all", "--unshare-user", "--disable-userns", "--die-with-parent", "--new-session",
+               "--hostname", "sandbox", "--uid", self._user, "--gid", self._user, "--clearenv",
+               "--json-status-fd", str(report), "--seccomp", given(_system_call_filter())]
     for name, value in self._variables.items():
-      command += ["--setenv", name, value]
-    command += sandbox_view.system(size) if self._view is None else self._view
+      options += ["--setenv", name, value]
+    options += sandbox_view.system(size) if self._view is None else self._view
     for path, content in files.items():
-      command += ["--perms", "0644", "--file", given(content), os.path.join(HOME, path)]
+      options += ["--perms", "0644", "--file", given(content), os.path.join(HOME, path)]
+    options += ["--chdir", HOME]
+    command += ["bwrap", "--args", given("\0".join(options).encode()), "--"]
     # Inside: limits set out here would be bubblewrap's too, and processes are counted by user namespace.
-    command += ["--chdir", HOME, "--", "/usr/bin/prlimit", f"--cpu={limits.cpu_seconds}:{limits.cpu_seconds + 1}",
+    command += ["/usr/bin/prlimit", f"--cpu={limits.cpu_seconds}:{limits.cpu_seconds + 1}",
                 f"--as={limits.memory_mib << 20}", f"--nproc={limits.processes}", f"--fsize={size}",
                 "--nofile=256", "--core=0", "--memlock=0", "--msgqueue=0", "--", *argv]
     return command
@@ -222,8 +224,8 @@ class Program:
     self._facts: dict[str, int] = {}  # what bubblewrap reports: child-pid, exit-code
     self._child: int | None = None  # pidfd of the sandbox's first process: with it all others end
     self._error: Exception | None = None
-    captured = [process.stderr, process.stdout] if capture_stdout else [process.stderr]
-    self._captured = {file.fileno(): bytearray() for file in captured}
+    self._stdout, self._stderr = process.stdout.fileno(), process.stderr.fileno()
+    self._captured = {self._stderr: bytearray()} | ({self._stdout: bytearray()} if capture_stdout else {})
     self._thread = threading.Thread(target=self._watch, daemon=True)
     self._thread.start()
 
@@ -249,12 +251,17 @@ class Program:
   def read_line(self) -> bytes | None:
     """Returns the next whole line of its standard output, without the newline, or None: there will be none."""
     while b"\n" not in self._line:
-      data = os.read(self._process.stdout.fileno(), 65536)
+      data = os.read(self._stdout, 65536)
       if not data:
         return None
       self._line += self._count(data)
     line, _, self._line = self._line.partition(b"\n")
     return line
+
+  @property
+  def stderr(self) -> bytes:
+    """What it has printed on standard error so far."""
+    return bytes(self._captured[self._stderr])
 
   def wait(self) -> Finished:
     """Waits until it has ended.
@@ -265,13 +272,12 @@ class Program:
     self._thread.join()
     if self._error:
       raise self._error
-    code, stopped = self._facts.get("exit-code"), self._stopped
-    stderr = bytes(self._captured[self._process.stderr.fileno()])
+    code, stopped, stderr = self._facts.get("exit-code"), self._stopped, self.stderr
     if not stopped and code is None:
       raise SandboxError(f"the sandbox did not start its program: {stderr.decode(errors='replace').strip()}")
     if code == OUT_OF_CPU or (code == 128 + signal.SIGKILL and self._ended - self._started >= self._limits.cpu_seconds):
       stopped = "time"
-    return Finished(bytes(self._captured.get(self._process.stdout.fileno(), b"")), stderr,
+    return Finished(bytes(self._captured.get(self._stdout, b"")), stderr,
                     None if stopped else code, stopped)
 
   def close(self) -> None:

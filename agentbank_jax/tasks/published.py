@@ -8,6 +8,11 @@ from agentbank_jax.errors import UserError
 VARIABLE = "AGENTBANK_DATA"
 
 
+def find_all(task: str, pattern: str) -> list[pathlib.Path]:
+  """Returns the files and folders `pattern` of `task`'s folder, which may be none, by name."""
+  return sorted(pathlib.Path(os.environ[VARIABLE], task).glob(pattern)) if VARIABLE in os.environ else []
+
+
 def find(task: str, pattern: str, source: str) -> pathlib.Path:
   """Returns the one file or folder `pattern` of `task`'s folder.
 
