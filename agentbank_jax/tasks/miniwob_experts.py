@@ -206,14 +206,7 @@ def _widget(instruction: str, page: Page) -> Script:
   yield _click(_find(page, tag))
 
 
-def _ascending(instruction: str, page: Page) -> Script:
-  numbers = [e for e in page if e.ref and re.fullmatch(r"\d+", e.text)]
-  for element in sorted(numbers, key=lambda e: int(e.text)):
-    yield _click(element)
-
-
 SCRIPTS: dict[str, Callable[[str, Page], Script]] = {
-    "ascending-numbers": _ascending,
     "choose-list": _choose_list,
     "click-button": _button,
     "click-button-sequence": _button_sequence,
