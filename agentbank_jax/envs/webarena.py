@@ -18,8 +18,8 @@ from agentbank_jax.errors import UserError
 
 AND = " |AND| "  # between the pages that a task starts on
 
-GRAMMAR = ("click [id], type [id] [text] [1 for Enter after it, or 0], hover [id], press [keys], scroll [down] or [up], "
-           "new_tab, tab_focus [number], close_tab, goto [url], go_back, go_forward or stop [answer]")
+GRAMMAR = ("click [id], type [id] [text] [1 for Enter at the end, or 0], hover [id], press [keys], scroll [down] or "
+           "[up], new_tab, tab_focus [number], close_tab, goto [url], go_back, go_forward or stop [answer]")
 
 _MAX_CHARACTERS = 16_000  # of a tree
 _EPISODES = 100  # that one browser plays
