@@ -90,9 +90,10 @@ def _elements(html: str) -> Iterator[tuple[str, Any]]:
   import lxml.etree  # slow to import
 
   parser = lxml.etree.XMLParser(recover=True, huge_tree=True, resolve_entities=False, no_network=True)
-  root = lxml.etree.fromstring(html.encode(), parser)
-  if root is None:
-    raise ValueError("cleaned_html is no page")
+  try:
+    root = lxml.etree.fromstring(html.encode(), parser)
+  except lxml.etree.XMLSyntaxError as e:
+    raise ValueError(f"cleaned_html: {e}") from None
   for element in root.iter():
     if "backend_node_id" in element.attrib:
       yield element.attrib["backend_node_id"], element
