@@ -26,10 +26,24 @@ _FLAGS = (
     "--headless=new", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--no-default-browser-check",
     "--disable-extensions", "--disable-sync", "--disable-background-networking", "--disable-component-update",
     "--disable-default-apps", "--metrics-recording-only", "--mute-audio", "--password-store=basic",
-    "--force-device-scale-factor=1", "--disable-features=Translate,OptimizationHints,MediaRouter",
+    "--force-device-scale-factor=1", "--disable-smooth-scrolling",
+    "--disable-features=Translate,OptimizationHints,MediaRouter",
     "--remote-debugging-pipe",  # Chromium ends when ChromeDriver, at the pipe's other end, does
 )
 _END_SECONDS = 5.0  # for a killed group to be gone
+
+
+def browser_errors() -> tuple[type[Exception], ...]:
+  """Returns what a browser that died, or that will not do something, raises."""
+  from selenium.common.exceptions import WebDriverException
+  from urllib3.exceptions import HTTPError
+  return WebDriverException, HTTPError
+
+
+def first_line(error: Exception) -> str:
+  """Returns what such an error says, without the browser's stack."""
+  lines = str(error).removeprefix("Message: ").splitlines()
+  return lines[0] if lines and lines[0] else type(error).__name__
 
 
 class Browser:

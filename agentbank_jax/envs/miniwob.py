@@ -6,9 +6,9 @@ answers; here an episode has an hour, and the reward is the raw one, as the pack
 """
 
 import re
-from typing import Any
 
 from agentbank_jax.envs.base import Action, Instance, Step
+from agentbank_jax.envs.browser import Browser, browser_errors, first_line
 from agentbank_jax.errors import UserError
 
 GRAMMAR = ("CLICK [ref], TYPE [ref] text, SELECT [ref] option, PRESS key, SCROLL [ref] up or down, CLICK_AT x y, "
@@ -46,7 +46,7 @@ class MiniWobEnv:
     self._episodes += 1
     try:
       self._start(instance)
-    except _webdriver_error():  # the browser died since the last episode
+    except browser_errors():  # it died since the last episode
       self._open_browser()
       self._start(instance)
     return f"Instruction: {self._page.utterance()}\n{self._show()}"
@@ -58,8 +58,8 @@ class MiniWobEnv:
       return self._invalid(f"An action is {GRAMMAR}.")
     try:
       error = self._page.act(verb, *match.groups())
-    except _webdriver_error() as e:
-      error = (str(e.msg) or type(e).__name__).splitlines()[0]
+    except browser_errors() as e:
+      error = first_line(e)
     done, reward = self._page.outcome()  # raises where the browser is gone
     if done:
       text = f"The page is done. Reward: {reward:g}."
@@ -74,7 +74,6 @@ class MiniWobEnv:
       self._browser = self._page = None
 
   def _open_browser(self) -> None:
-    from agentbank_jax.envs.browser import Browser
     self.close()
     self._browser, self._episodes = Browser(width=500, height=320), 0
 
@@ -94,9 +93,4 @@ class MiniWobEnv:
     if len(text) > _MAX_CHARACTERS:
       text = f"{text[:_MAX_CHARACTERS]}... ({_MAX_CHARACTERS} of {len(text)} characters shown)"
     return f"Page:\n{text}"
-
-
-def _webdriver_error() -> Any:
-  from selenium.common.exceptions import WebDriverException
-  return WebDriverException
 

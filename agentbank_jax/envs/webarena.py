@@ -12,6 +12,7 @@ import re
 from typing import Any
 
 from agentbank_jax.envs.base import Action, Instance, Step
+from agentbank_jax.envs.browser import browser_errors, first_line
 from agentbank_jax.envs.webarena_eval import Context, Judge, make_evaluator
 from agentbank_jax.envs.webarena_sites import MagentoShop, fill_in, hosted_sites
 from agentbank_jax.errors import UserError
@@ -73,7 +74,11 @@ class WebArenaEnv:
     if self._browser is None or self._sites != sites or self._episodes >= _EPISODES:
       self._open_browser(sites)
     self._episodes += 1
-    self._browser.start(urls, state)
+    try:
+      self._browser.start(urls, state)
+    except browser_errors():  # it died since the last episode
+      self._open_browser(sites)
+      self._browser.start(urls, state)
     return f"OBJECTIVE: {data['intent']}\n{self._show()}"
 
   def step(self, action: Action) -> Step:
@@ -87,14 +92,13 @@ class WebArenaEnv:
       context = Context(self._browser, self._shop, self._judge)
       solved = self._evaluator.succeeds(parts[0], context)
       return Step("The task has ended.", float(solved), True, False, {"solved": solved})
-    from agentbank_jax.envs.webarena_browser import BrowserError
     try:
       error = self._act(verb, parts)
-    except BrowserError as e:
-      error = (str(e.msg) or type(e).__name__).splitlines()[0]
+    except browser_errors() as e:
+      error = first_line(e)
+    self._browser.settle()  # raises where the browser is gone
     if error:
       return self._invalid(error)
-    self._browser.settle()
     if foreign := self._browser.leave_foreign_page():
       return self._invalid(f"{foreign[:200]!r} is not on this task's websites. You are back at {self._browser.url}")
     return Step(self._show(), 0.0, False, False, {})

@@ -6,15 +6,13 @@ import time
 from typing import Any
 import urllib.parse
 
-from selenium.common.exceptions import JavascriptException, NoSuchWindowException, TimeoutException, WebDriverException
+from selenium.common.exceptions import JavascriptException, NoSuchWindowException, TimeoutException
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 
 from agentbank_jax.envs.browser import Browser
 from agentbank_jax.envs.webarena_eval import ScriptError
 from agentbank_jax.envs.webarena_tree import Node, boxes_in_window, show_tree
-
-BrowserError = WebDriverException  # what the browser would not do
 
 _WIDTH, _HEIGHT = 1280, 720  # as published
 _LOAD_SECONDS = 30.0
@@ -27,6 +25,11 @@ _KEYS = {"control": Keys.CONTROL, "meta": Keys.META, "shift": Keys.SHIFT, "alt":
          "pagedown": Keys.PAGE_DOWN, "arrowup": Keys.ARROW_UP, "arrowdown": Keys.ARROW_DOWN,
          "arrowleft": Keys.ARROW_LEFT, "arrowright": Keys.ARROW_RIGHT} | {
              f"f{n}": getattr(Keys, f"F{n}") for n in range(1, 13)}
+# Keys and wheels scroll when the next frame is drawn; a tab behind others draws none.
+_TWO_FRAMES = """
+const done = arguments[0];
+requestAnimationFrame(() => requestAnimationFrame(done));
+setTimeout(done, 100);"""
 _CHOOSE = """
 function() {
   const list = this.closest("select");
@@ -144,6 +147,7 @@ class WebArenaBrowser:
     while not done and time.monotonic() < deadline:
       time.sleep(0.02)
       done = self._driver.execute_script(ready)
+    self._driver.execute_async_script(_TWO_FRAMES)
 
   def leave_foreign_page(self) -> str | None:
     """Goes back where a page is on no hosted site; returns what it was, or None."""
