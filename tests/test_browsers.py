@@ -251,6 +251,7 @@ class TestMiniWob(TaskConformance):
   split = "test"
   few = 2
   expert_instances = len(SCRIPTS)
+  lucky = 0.35  # a random agent solves one page in seven; twenty clicks are often enough for the small ones
 
   @pytest.fixture
   def task(self):
