@@ -41,6 +41,8 @@ VERBS = {
                   "train_tiny", required=True),
     "evaluate": Verb("play tasks with a model or an expert, and score the episodes",
                      "agentbank_jax.evaluate.run", "evaluate"),
+    "measure": Verb("play tasks' experts and random agents, and say how well and how fast",
+                    "agentbank_jax.evaluate.measure", "measure"),
     "convert": Verb("Hugging Face safetensors <-> our model folder, checked", "agentbank_jax.convert.run", "convert"),
     "doctor": Verb("say what is installed and ready here, and how to get the rest", "agentbank_jax.doctor", "doctor"),
 }

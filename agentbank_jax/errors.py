@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 import difflib
+import traceback
 
 
 class UserError(Exception):
@@ -16,6 +17,13 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
   """Returns "; did you mean 'x'?" for the closest of `known`, or ""."""
   close = difflib.get_close_matches(name, list(known), n=1)
   return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def describe(error: BaseException) -> str:
+  """Returns an exception as one line, with the place where it was raised: "OSError: disk full (sql.py:12)"."""
+  frames = traceback.extract_tb(error.__traceback__)
+  where = f" ({frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno})" if frames else ""
+  return f"{type(error).__name__}: {error}{where}"
 
 
 class Interrupted(Exception):

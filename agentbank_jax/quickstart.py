@@ -15,6 +15,7 @@ from agentbank_jax.chat_template import FORMATS
 from agentbank_jax.convert.check import Parity, check_parity, require
 from agentbank_jax.convert.to_hf import export_hf
 from agentbank_jax.decode.player import make_engine_player
+from agentbank_jax.envs.worker_pool import PoolSize
 from agentbank_jax.errors import UserError
 from agentbank_jax.evaluate.rollout import Limits
 from agentbank_jax.evaluate.run import compare_logs, draw, episodes_of, evaluate_tasks
@@ -92,6 +93,10 @@ def _limits(config: ConfigDict) -> Limits:
   return Limits(**config.evaluation.limits)
 
 
+def _workers(config: ConfigDict) -> PoolSize:
+  return PoolSize(**config.evaluation.workers)
+
+
 def _trajectories(config: ConfigDict, folder: pathlib.Path) -> dict[str, pathlib.Path]:
   """Writes the experts' trajectories, one file for each task."""
   files = {name: folder / f"{name}.jsonl" for name in config.trajectories}
@@ -99,7 +104,7 @@ def _trajectories(config: ConfigDict, folder: pathlib.Path) -> dict[str, pathlib
   for name, path in files.items():
     if not path.exists():
       make_trajectories(get_task(name), "train", config.trajectories[name], config.seed, path,
-                        limits=_limits(config), slots=config.evaluation.slots)
+                        limits=_limits(config), slots=config.evaluation.slots, workers=_workers(config))
   return files
 
 
@@ -135,7 +140,7 @@ def _play(config: ConfigDict, model: pathlib.Path, workdir: pathlib.Path) -> tup
   player = make_engine_player(settings)
   problems = draw(tuple(config.trajectories), "test", settings.episodes, settings.instance_seed)
   scores = evaluate_tasks(player, problems, workdir, seed=settings.seed, limits=_limits(config),
-                          sampling=settings.sampling)
+                          sampling=settings.sampling, workers=_workers(config))
   return scores, player.name
 
 

@@ -30,8 +30,19 @@ def get_config() -> ml_collections.ConfigDict:
   config.eval_share = 0.01
   config.eval_sources = ()
 
-  # The tasks that transfer is measured on are never trained on: their trajectories are dropped, counted.
-  config.refuse_tasks = ("bamboogle", "theoremqa", "intercode_bash", "miniwob", "scienceworld")
+  # The tasks that transfer is measured on are never trained on: their trajectories are dropped, counted. Which they
+  # are, the registry says (`agentbank doctor`). Further tasks to leave out:
+  config.refuse_tasks = ()
+
+  # A trajectory that holds the text of an evaluation problem is dropped, counted and named in contamination.jsonl
+  # (see data_prep/contamination.py): ("gsm8k", "bamboogle"), for example. Their data must be there.
+  config.contamination = ml_collections.ConfigDict()
+  config.contamination.tasks = ()
+  config.contamination.split = "test"  # train | test
+  config.contamination.instances = 10_000  # of each task, or as many as there are
+  config.contamination.ngram = 13  # words in a row, as for GPT-3
+  config.contamination.shortest = 8  # a problem of fewer words is not looked for
+  config.contamination.common = 10  # problems of a task that may share words in a row; more do: it is their form
 
   config.tokenizer = ""  # a Hugging Face directory with tokenizer.json, or a SentencePiece .model file
   config.format = "llama2"  # llama2 | llama3 | chatml | mistral | plain | template
@@ -40,7 +51,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.overlong = "window"
 
   # Abort if a source loses more than this share of its rows or tokens. What is left out on purpose
-  # (`refuse_tasks`, the mixture, what is also in the eval split) is not counted.
+  # (held-out tasks, contamination, the mixture, what is also in the eval split) is not counted.
   config.max_dropped_share = 0.05
 
   config.workers = 0  # processes; 0: this one. The result is the same, byte for byte.

@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import pathlib
+import pickle
 import random
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import sys
 import pytest
 
 from agentbank_jax.envs.base import Action
-from agentbank_jax.tasks import get_task
+from agentbank_jax.tasks import get_task, published
 from agentbank_jax.tasks.task import SKILLS
 from agentbank_jax.trajectory import Turn
 
@@ -70,6 +71,14 @@ class TaskConformance:
     assert task.skill in SKILLS and task.max_steps > 0 and task.source.licence
     low, high = task.metric.reward_range
     assert low < high and task.metric.success and task.metric.definition
+    assert task.runs, "the table of tasks says what really runs"
+    assert [turn.role for turn in task.few_shot] == ["user", "assistant"] * (len(task.few_shot) // 2)
+    assert not any(turn.train for turn in task.opening("Begin."))
+    if task.processes:
+      pickle.dumps(task.make_env)
+    instance = self.some(task, 1)[0]
+    assert not task.problem or isinstance(instance.data.get(task.problem), str), (
+        f"`problem` is {task.problem!r}: the data have {list(instance.data)}")
 
   def test_the_expert_solves_everything(self, task):
     env = task.make_env()
@@ -79,6 +88,7 @@ class TaskConformance:
       low, high = task.metric.reward_range
       assert low <= step.reward <= high
       assert step.terminated and step.info["solved"] and step.reward == high, instance.id
+      assert step.info.get("progress") == (1 if task.progress else None)
       assert all(turn.content for turn in turns) and turns[-1].role == "assistant"
     env.close()
 
@@ -102,6 +112,15 @@ class TaskConformance:
         observation = step.observation
     env.close()
     assert solved <= self.lucky * len(chosen)
+
+  def test_the_fingerprint_has_what_the_environment_reads(self, task):
+    with published.files_used() as of_instances:
+      instance = self.some(task, 1)[0]
+    with published.files_used() as of_environment:
+      env = task.make_env()
+      env.reset(instance)
+      env.close()
+    assert of_environment <= of_instances, "`instances` finds all files: what it finds is in the fingerprint"
 
   def test_interleaved_episodes_are_serial_episodes(self, task):
     chosen = self.some(task, self.few)
@@ -131,6 +150,7 @@ class TaskConformance:
       for kind in ("act", "answer") if task.grammar.has_answer else ("act",):
         env.reset(instance)
         step = env.step(Action(kind, text))
+        assert bool(task.progress) == ("progress" in step.info) and 0 <= step.info.get("progress", 0) <= 1
         assert isinstance(step.observation, str) and not step.truncated
         assert step.terminated == ("solved" in step.info) and not step.info.get("solved")
     env.close()

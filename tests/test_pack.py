@@ -1,5 +1,6 @@
 """Packing, from trajectory files to records on disk, against the renderer's own ids."""
 
+import dataclasses
 import errno
 import filecmp
 import json
@@ -8,6 +9,7 @@ import resource
 import sys
 
 from array_record.python import array_record_module
+from fake_tasks import COUNT
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 import ml_collections
@@ -16,6 +18,7 @@ from packing_samples import make_config, save_tokenizer, trajectories, write_row
 import pytest
 import tensorflow_datasets as tfds
 
+from agentbank_jax import tasks
 from agentbank_jax.chat import make_renderer
 from agentbank_jax.errors import UserError
 from agentbank_jax.files import whole_folder
@@ -196,11 +199,17 @@ def test_eval_sources_are_taken_whole_and_never_trained_on(tmp_path, tokenizer, 
   assert _json(tmp_path / "packed", "ledger.json")["rows_dropped"] == {"also_in_eval": 3}
 
 
-def test_held_out_tasks_are_refused_by_default(tmp_path, tokenizer, rows):
+def test_held_out_tasks_of_the_registry_are_refused(tmp_path, tokenizer, rows, monkeypatch):
+  held_out = {"scienceworld": False, "bamboogle": False, "arithmetic": True}
+  task = lambda name: dataclasses.replace(COUNT, name=name, held_in=held_out[name])
+  monkeypatch.setattr(tasks, "task_names", lambda: tuple(held_out))
+  monkeypatch.setattr(tasks, "get_task", task)
+  tasks.held_out_names.cache_clear()
   refused = trajectories(4, prefix="r", tasks=("scienceworld", "bamboogle"))
   data = write_rows(tmp_path / "mixed.jsonl", rows + refused)
   pack.run(make_config(tokenizer, data), tmp_path)
   assert _json(tmp_path / "packed", "ledger.json")["rows_dropped"] == {"refused_task": 4}
+  tasks.held_out_names.cache_clear()
   assert _json(tmp_path / "packed", "pack.json")["tasks"] == ["embodied_sim", "sums"]
 
 

@@ -31,27 +31,37 @@ _SYNC_SECONDS = 1.0  # a process that dies loses no line; a machine that dies lo
 _PACKAGES = ("jax", "flax", "numpy", "tokenizers")
 
 
-def fingerprint(task: Task, instances: Sequence[Instance], **settings: Any) -> dict[str, Any]:
+def fingerprint(task: Task, instances: Sequence[Instance], files: Mapping[str, Any] | None = None,
+                **settings: Any) -> dict[str, Any]:
   """Returns what a score of `task` depends on, apart from model and seed, as JSON values.
 
   Args:
-    task: its name, instructions and `max_steps` enter.
+    task: its name, prompt, `max_steps` and the versions of its packages enter.
     instances: ids, splits and data enter, as a hash; their order does not.
+    files: the published files they were made of, as `published.describe` has them.
     **settings: JSON values under their own names, such as the sampling settings.
   """
   rows = sorted(json.dumps([i.id, i.split, dict(i.data)], sort_keys=True) for i in instances)
   versions = {"agentbank-jax": __version__, "python": ".".join(platform.python_version_tuple()[:2])}
-  versions |= {name: importlib.metadata.version(name) for name in _PACKAGES}
+  versions |= {name: _version(name) for name in (*_PACKAGES, *task.packages)}
   return {
       "task": task.name,
       "split": ",".join(sorted({i.split for i in instances})),
       "instances": len(instances),
       "instances_hash": hashlib.sha256("\n".join(rows).encode()).hexdigest()[:16],
+      "files": dict(files or {}),
       "prompt_hash": prompt_hash(task),
       "max_steps": task.max_steps,
       **settings,
       "versions": versions,
   }
+
+
+def _version(package: str) -> str:
+  try:
+    return importlib.metadata.version(package)
+  except importlib.metadata.PackageNotFoundError:
+    return "absent"
 
 
 def fingerprint_path(log: pathlib.Path) -> pathlib.Path:

@@ -64,5 +64,11 @@ Final Answer: 150""",
     make_env=CalculatorEnv,
     instances=_instances,
     expert=_expert,
-    source=Source(where=_SOURCE.format(split="*"), licence="MIT"),
+    random_turn=calculator.random_turn,
+    source=Source(
+        where=_SOURCE.format(split="*"), licence="MIT",
+        checksums={
+            "17f347dc51477c50d4efb83959dbb7c56297aba886e5544ee2aaed3024813465": "GSM8K's train.jsonl, 7473 rows",
+            "3730d312f6e3440559ace48831e51066acaca737f6eabec99bccb9e4b3c39d14": "GSM8K's test.jsonl, 1319 rows"}),
+    runs="a calculator",
 )

@@ -169,6 +169,18 @@ def expert(instance: Instance, observation: str) -> Generator[str, str, None]:
   yield from _Explorer(observation).solve()
 
 
+def random_turn(rng: random.Random, observation: str) -> str:
+  """Writes a command on one or two of the things and places that it has just read of."""
+  names = re.findall(r"\b[a-z]+ [0-9]+\b", observation)
+  if not names:
+    return f"Action: {rng.choice(('look', 'inventory'))}"
+  one, other = rng.choice(names), rng.choice(names)
+  command = rng.choice((
+      f"go to {one}", f"go to {one}", f"open {one}", f"take {one} from {other}", f"move {one} to {other}",
+      f"use {one}", f"examine {one}", "look"))
+  return f"Action: {command}"
+
+
 def make_task(name: str, size: world.HouseSize, max_steps: int) -> Task:
   return Task(
       name=name,
@@ -185,7 +197,11 @@ def make_task(name: str, size: world.HouseSize, max_steps: int) -> Task:
       make_env=HouseholdEnv,
       instances=functools.partial(_instances, name=name, size=size),
       expert=expert,
-      source=Source(where="generated", licence="Apache-2.0"))
+      random_turn=random_turn,
+      source=Source(where="generated", licence="Apache-2.0"),
+      progress="share of the goal's conditions that hold",
+      runs="a text household with ALFWorld's commands and six task types",
+      problem="")
 
 
 # ALFWorld's limit in the literature is 50; a small house needs less.
