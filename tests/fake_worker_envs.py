@@ -26,7 +26,7 @@ class TroubleEnv(CountEnv):
   def __init__(self, log: str, once: str = ""):
     super().__init__()
     self._log, self._once = log, once
-    self._note("made")
+    self._note(f"made in {tempfile.gettempdir()}")
 
   def reset(self, instance):
     self._instance, self._calls = instance, 0
@@ -79,7 +79,7 @@ class TroubleEnv(CountEnv):
     """Starts a child, and one in a process group of its own, and hangs."""
     for new_group in (None, 0):
       subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(600)"], process_group=new_group)
-    self._note(f"folder {tempfile.gettempdir()}")
+    self._note("family started")
     pathlib.Path(tempfile.mkdtemp(), "left").write_text("behind")
     time.sleep(600)
 

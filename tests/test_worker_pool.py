@@ -42,6 +42,13 @@ def notes(log, what):
   return [int(pid) for pid, said in lines if said.startswith(what)]
 
 
+def folders(log):
+  """Returns the temporary folders of the workers."""
+  found = [line.partition(" made in ")[2] for line in log.read_text().splitlines() if " made in " in line]
+  assert found and all(os.path.basename(folder).startswith("agentbank-") for folder in found)
+  return found
+
+
 def is_running(pid):
   try:
     return pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
@@ -82,6 +89,7 @@ def test_episodes_are_those_of_threads_and_every_process_ends(log):
   assert untimed(episodes) == untimed(play(COUNT, chosen, FakePlayer(gamble), seed=0, limits=LIMITS))
   workers = set(notes(log, "made"))
   assert len(workers) == 2 and os.getpid() not in workers
+  assert not any(map(os.path.exists, folders(log)))
   assert len(notes(log, "made")) == len(notes(log, "closed")) == 6
   assert gone(*workers)
 
@@ -123,8 +131,7 @@ def test_a_hung_process_is_killed_with_its_family_and_its_folder(log, tmp_path):
   (episode,) = rollout(task_of(log), instances(1, {0: "family"}, goal=3), limits=limits)
   assert episode.outcome == Outcome.ENVIRONMENT_ERROR and "no answer within 3 s" in episode.metadata["errors"][0]
   assert gone(*notes(log, "made"))
-  (folder,) = [line.partition("folder ")[2] for line in log.read_text().splitlines() if "folder " in line]
-  assert folder and not os.path.exists(folder)
+  assert not any(map(os.path.exists, folders(log)))
 
 
 def test_a_process_is_replaced_after_its_episodes(log):
@@ -197,7 +204,7 @@ time.sleep(600)
   assert parent.stdout.readline() == "ready\n"
   (worker,) = notes(log, "made")
   deadline = time.monotonic() + 20
-  while trouble and not notes(log, trouble if trouble == "hold" else "folder"):
+  while trouble and not notes(log, trouble if trouble == "hold" else "family started"):
     assert time.monotonic() < deadline
     time.sleep(0.02)
   assert len(session(worker)) == (3 if trouble == "family" else 1)
@@ -205,3 +212,7 @@ time.sleep(600)
   parent.wait()
   parent.stdout.close()
   assert gone(worker)
+  deadline = time.monotonic() + 20
+  while any(map(os.path.exists, folders(log))):
+    assert time.monotonic() < deadline
+    time.sleep(0.02)

@@ -3,7 +3,7 @@
 A worker that leads a session of its own is one family with all that it starts, a browser that makes a process
 group of its own included. `kill_session` ends such a family. The guard is a small program that does nothing but
 wait for its parent: the parent tells it of sessions through a pipe, and when the pipe closes, however the
-parent came to its end, the guard ends the sessions that are left.
+parent came to its end, the guard ends the sessions that are left and removes their temporary folders.
 
 What leaves its session (a daemon) is out of reach; sandboxes are told to die with their parent.
 
@@ -12,6 +12,7 @@ This file is that program too: it imports nothing but the standard library.
 
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -65,13 +66,13 @@ class ProcessGuard:
     self._process = subprocess.Popen([sys.executable, "-I", "-S", __file__], stdin=subprocess.PIPE,
                                      start_new_session=True)  # Ctrl-C at a terminal does not reach it
 
-  def watch(self, leader: int) -> None:
-    """From now on the session of `leader` ends with this process at the latest."""
-    self._tell("+", leader)
+  def watch(self, leader: int, folder: str) -> None:
+    """From now on the session of `leader` ends with this process at the latest, and `folder` goes with it."""
+    self._tell(f"+{leader} {folder}\n")
 
   def forget(self, leader: int) -> None:
     """The session has ended; its number may come to be another's."""
-    self._tell("-", leader)
+    self._tell(f"-{leader}\n")
 
   def close(self) -> None:
     """Ends the guard, and what it still watches. May be called twice."""
@@ -79,18 +80,23 @@ class ProcessGuard:
       self._process.stdin.close()
     self._process.wait()
 
-  def _tell(self, sign: str, leader: int) -> None:
+  def _tell(self, line: str) -> None:
     if not self._process.stdin.closed:
-      os.write(self._process.stdin.fileno(), f"{sign}{leader}\n".encode())  # short, so that no two lines mix
+      os.write(self._process.stdin.fileno(), line.encode())  # short, so that no two lines mix
 
 
 def main() -> None:
-  """Reads `+LEADER` and `-LEADER` lines until its input ends, and kills the sessions that are left."""
-  watched = set()
+  """Reads `+LEADER FOLDER` and `-LEADER` lines until its input ends, and clears up what is left."""
+  watched = {}
   for line in sys.stdin:
-    (watched.add if line[0] == "+" else watched.discard)(int(line[1:]))
-  for leader in watched:
+    leader, _, folder = line[1:].rstrip("\n").partition(" ")
+    if line[0] == "+":
+      watched[int(leader)] = folder
+    else:
+      watched.pop(int(leader), None)
+  for leader, folder in watched.items():
     kill_session(leader)
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":

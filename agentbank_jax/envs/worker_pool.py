@@ -229,7 +229,7 @@ class _Worker:
     self._process = context.Process(target=_serve, args=(theirs, make_env, self._folder), name=f"{name} worker")
     self._process.start()
     theirs.close()
-    guard.watch(self._process.pid)
+    guard.watch(self._process.pid, self._folder)
     self._lock, self._ending = threading.Lock(), threading.Lock()
     self._made: set[int] = set()
     self.is_alive = True
