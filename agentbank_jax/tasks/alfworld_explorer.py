@@ -49,7 +49,7 @@ class AlfworldExplorer(Explorer):
       return None
     best = min(unseen, key=lambda place: _effort(kind(place), wanted))  # the first of the best, in the room's order
     likely = wanted in world.HOLDS.get(kind(best), ())
-    return best, "It can be at" if likely else "I have not looked at"
+    return best, ". It can be at" if likely else ". I have not looked at"
 
   def place(self, thing: str, have: str) -> Turns:
     """Puts what it holds in the first receptacle of the target's kind that takes it."""

@@ -26,7 +26,10 @@ _warned: set[str] = set()  # checksums of files that a warning was given for
 
 def find_all(task: str, pattern: str) -> list[pathlib.Path]:
   """Returns the files and folders `pattern` of `task`'s folder, which may be none, by name."""
-  return sorted(pathlib.Path(os.environ[VARIABLE], task).glob(pattern)) if VARIABLE in os.environ else []
+  found = sorted(pathlib.Path(os.environ[VARIABLE], task).glob(pattern)) if VARIABLE in os.environ else []
+  if (used := _used.get()) is not None:
+    used.update(found)
+  return found
 
 
 def find(task: str, pattern: str, source: str) -> pathlib.Path:
