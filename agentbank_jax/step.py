@@ -24,7 +24,7 @@ def batch_loss(params, batch: Batch, config: LlamaConfig, execution: Execution):
   model = llama.bind(config, params, execution)
   x_BLD = model.hidden(batch["tokens"], batch["positions"], batch["segment_ids"], execution)
   return cross_entropy_sum(x_BLD, model.head_kernel(execution), batch["targets"], batch["loss_mask"] != 0,
-                           execution.loss_chunk)
+                           execution.loss_chunk, execution.shards("length"))
 
 
 def loss_and_grads(params, batch: Batch, micro_batches: int, config: LlamaConfig, execution: Execution):
@@ -50,7 +50,7 @@ def _split(batch: Batch, m: int, execution: Execution) -> Batch:
   """Cuts [B, L] into [m, B / m, L]. Micro-batch i takes rows i, i + m, ...: every device keeps its own rows."""
   def cut(x):
     x = jnp.swapaxes(x.reshape(x.shape[0] // m, m, *x.shape[1:]), 0, 1)
-    return llama.constrain(x, execution, None, "batch", None)
+    return llama.constrain(x, execution, None, "batch", "length")
 
   return {k: cut(v) for k, v in batch.items()}
 
@@ -81,7 +81,8 @@ def make_eval_step(config: LlamaConfig, execution: Execution, max_segments: int)
   def eval_step(params, batch: Batch):
     model = llama.bind(config, params, execution)
     x_BLD = model.hidden(batch["tokens"], batch["positions"], batch["segment_ids"], execution)
-    nll_BL = token_nll(x_BLD, model.head_kernel(execution), batch["targets"], execution.loss_chunk)
+    nll_BL = token_nll(x_BLD, model.head_kernel(execution), batch["targets"], execution.loss_chunk,
+                       execution.shards("length"))
     mask_BL = (batch["loss_mask"] != 0).astype(jnp.float32)
     per_segment = jax.vmap(lambda values, ids: jax.ops.segment_sum(values, ids, max_segments + 1)[1:])
     return per_segment(nll_BL * mask_BL, batch["segment_ids"]), per_segment(mask_BL, batch["segment_ids"])

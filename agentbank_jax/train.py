@@ -134,7 +134,7 @@ class Trainer:
               disable=jax.process_index() != 0) as bar:
       for number in range(first + 1, self.total_steps + 1):
         host_batch = next(batches)
-        state, metrics = self.train_step(state, self._to_device(host_batch))
+        state, metrics = self.train_step(state, self._to_device(host_batch, self.batch_size))
         if pending is not None:
           last |= self._report(*pending, log, bar)
         pending = (number, metrics, host_batch)
@@ -166,9 +166,9 @@ class Trainer:
                       f"The batch is in {path}; the last checkpoint is from before")
     positions = host_batch["positions"][host_batch["segment_ids"] != 0].astype(np.int64) + 1
     keys = positions if self.model.sliding_window is None else np.minimum(positions, self.model.sliding_window)
-    scale = jax.process_count()  # the rates are the whole job's
+    scale = self.batch_size / len(host_batch["positions"])  # the rates are the whole job's
     self.rates.add(self.batch_size * self.dataset.seq_len, int(values["tokens"]), int(values["trained_tokens"]),
-                   int(keys.sum()) * scale)
+                   int(keys.sum() * scale))
     bar.update(1)
     if number % self.config.train.log_every and number != self.total_steps:
       return {}
@@ -183,11 +183,10 @@ class Trainer:
     nll, count = np.zeros(len(tasks)), np.zeros(len(tasks))
     rows = self.config.train.eval_batch_size
     total = data.num_steps(self.dataset.num_rows["eval"], rows, 1)
-    batches = data.batches(self.dataset, "eval", rows, seed=None, epochs=1,
-                           process_index=jax.process_index(), process_count=jax.process_count())
+    batches = data.batches(self.dataset, "eval", rows, seed=None, epochs=1, rows=self._local_rows(rows))
     for batch in tqdm(batches, total=total, desc="eval", leave=False, disable=jax.process_index() != 0):
-      sums, counts = self.eval_step(params, self._to_device(batch))
-      task_BS = _all_rows(batch["segment_tasks"])
+      sums, counts = self.eval_step(params, self._to_device(batch, rows))
+      task_BS = self._all_rows(batch["segment_tasks"], rows)
       real = task_BS >= 0
       np.add.at(nll, task_BS[real], _host(sums)[real])
       np.add.at(count, task_BS[real], _host(counts)[real])
@@ -201,10 +200,25 @@ class Trainer:
 
   def _train_batches(self, start_step: int) -> Iterator[dict[str, np.ndarray]]:
     return data.batches(self.dataset, "train", self.batch_size, seed=self.config.seed, start_step=start_step,
-                        process_index=jax.process_index(), process_count=jax.process_count())
+                        rows=self._local_rows(self.batch_size))
 
-  def _to_device(self, batch):
-    return global_batch({k: batch[k] for k in MODEL_ARRAYS}, self.execution.sharding)
+  def _local_rows(self, batch_size: int) -> range | None:
+    return self.execution.sharding and self.execution.sharding.local_rows(batch_size)
+
+  def _to_device(self, batch, batch_size: int):
+    return global_batch({k: batch[k] for k in MODEL_ARRAYS}, self.execution.sharding, batch_size)
+
+  def _all_rows(self, local: np.ndarray, batch_size: int) -> np.ndarray:
+    """Returns the whole batch's rows on every process; processes may share rows."""
+    if jax.process_count() == 1:
+      return local
+    from jax.experimental import multihost_utils
+    rows = self._local_rows(batch_size)
+    whole = np.zeros((batch_size, *local.shape[1:]), local.dtype)
+    known = np.zeros(batch_size, bool)
+    whole[rows.start:rows.stop], known[rows.start:rows.stop] = local, True
+    wholes, knowns = multihost_utils.process_allgather((whole, known))
+    return wholes[knowns.argmax(0), np.arange(batch_size)]
 
   def _write_model(self, state) -> None:
     dtype = self.config.train.write_model
@@ -268,7 +282,7 @@ def _check_settings(config, sharding: Sharding | None) -> None:
   for key, least in lowest.items():
     if (value := operator.attrgetter(key)(config)) < least:
       raise UserError(f"{key} is {value}; it must be at least {least}")
-  shards, micro_batches = sharding.batch_shards if sharding else 1, config.data.micro_batches
+  shards, micro_batches = sharding.shards("batch") if sharding else 1, config.data.micro_batches
   if config.data.batch_size % (shards * micro_batches):
     raise UserError(f"data.batch_size = {config.data.batch_size} is not a multiple of {shards} batch shards of the "
                     f"mesh x data.micro_batches = {micro_batches}")
@@ -286,14 +300,6 @@ def _total_steps(config, rows: int, batch_size: int) -> int:
   if steps < 1:
     raise UserError(f"train.steps = {config.steps}, train.epochs = {config.epochs}: there is no step to do")
   return steps
-
-
-def _all_rows(local: np.ndarray) -> np.ndarray:
-  """Returns every process's rows, in process order."""
-  if jax.process_count() == 1:
-    return local
-  from jax.experimental import multihost_utils
-  return multihost_utils.process_allgather(local, tiled=True)
 
 
 def _host(array: jax.Array) -> np.ndarray:

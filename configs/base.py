@@ -55,19 +55,21 @@ def execution_and_mesh(config: ConfigDict) -> None:
   """Adds how a model is run and cut: the same for training and sampling."""
   config.execution = ConfigDict()
   config.execution.layers = "auto"  # scan | unroll
-  config.execution.attention = "auto"  # full | blocked
+  config.execution.attention = "auto"  # full | blocked | splash (TPU)
   config.execution.matmul = "auto"  # native | cpu
   config.execution.remat = "none"  # none | dots | full: what the backward pass recomputes
   config.execution.compute_dtype = "float32"  # float32 | bfloat16; parameters are float32 in training
   config.execution.loss_chunk = 128  # positions of a row whose logits exist at one time
   config.execution.query_block = 128  # of blocked attention
+  config.execution.splash_block = 512  # of splash attention
 
-  config.mesh = ConfigDict({"data": 1, "fsdp": -1, "tensor": 1})  # -1: the devices that are left
+  # -1: the devices that are left. Over several slices of a pod, `data` is cut over the slices first.
+  config.mesh = ConfigDict({"data": 1, "fsdp": -1, "context": 1, "tensor": 1})
 
   # Logical axis -> mesh axes. Parameters first, activations (act_*) after.
   config.rules = ConfigDict({
       "batch": ("data", "fsdp"),
-      "length": None,
+      "length": "context",
       "layers": None,
       "vocab": "tensor",
       "embed": "fsdp",
