@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from agentbank_jax.losses import cross_entropy_sum, token_nll
-from agentbank_jax.models import llama
+from agentbank_jax.models import llama, lora
 from agentbank_jax.models.config import LlamaConfig
 from agentbank_jax.models.execution import Execution
 from agentbank_jax.state import TrainState
@@ -28,20 +28,21 @@ def batch_loss(params, batch: Batch, config: LlamaConfig, execution: Execution):
 
 
 def loss_and_grads(params, batch: Batch, micro_batches: int, config: LlamaConfig, execution: Execution):
-  """Returns (loss sum, trained tokens, gradients of the mean loss over those tokens).
+  """Returns (loss sum, trained tokens, gradients of the mean loss over those tokens, for trainable parameters).
 
   Loss and gradients are sums over micro-batches divided once by the count over all of them, so they do not
   depend on how the batch is cut.
   """
   count = jnp.sum(batch["loss_mask"] != 0).astype(jnp.float32)
-  value_and_grad = jax.value_and_grad(batch_loss)
+  trainable, frozen = lora.split(params, config)
+  value_and_grad = jax.value_and_grad(lambda p, batch: batch_loss(lora.join(p, frozen), batch, config, execution))
   if micro_batches == 1:
-    total, grads = value_and_grad(params, batch, config, execution)
+    total, grads = value_and_grad(trainable, batch)
   else:
     def body(carry, micro):
-      return jax.tree.map(jnp.add, carry, value_and_grad(params, micro, config, execution)), None
+      return jax.tree.map(jnp.add, carry, value_and_grad(trainable, micro)), None
 
-    zeros = jax.tree.map(jnp.zeros_like, params)
+    zeros = jax.tree.map(jnp.zeros_like, trainable)
     (total, grads), _ = jax.lax.scan(body, (jnp.float32(0), zeros), _split(batch, micro_batches, execution))
   return total, count, jax.tree.map(lambda g: g / jnp.maximum(count, 1), grads)
 
@@ -63,7 +64,8 @@ def make_train_step(config: LlamaConfig, execution: Execution, tx: optax.Gradien
   """
   def train_step(state: TrainState, batch: Batch):
     total, count, grads = loss_and_grads(state.params, batch, micro_batches, config, execution)
-    updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    trainable, frozen = lora.split(state.params, config)
+    updates, opt_state = tx.update(grads, state.opt_state, trainable)
     metrics = {
         "loss": total / jnp.maximum(count, 1),
         "grad_norm": optax.tree_utils.tree_norm(grads),
@@ -71,7 +73,8 @@ def make_train_step(config: LlamaConfig, execution: Execution, tx: optax.Gradien
         "tokens": jnp.sum(batch["segment_ids"] != 0).astype(jnp.float32),
         "trained_tokens": count,
     }
-    return TrainState(optax.apply_updates(state.params, updates), opt_state, state.step + 1), metrics
+    params = lora.join(optax.apply_updates(trainable, updates), frozen)
+    return TrainState(params, opt_state, state.step + 1), metrics
 
   return train_step
 

@@ -19,14 +19,16 @@ from agentbank_jax import step as steps
 from agentbank_jax.bundle import Bundle, write_bundle
 from agentbank_jax.chat import load_renderer
 from agentbank_jax.checkpoint import Checkpoints
+from agentbank_jax.convert.peft import write_adapter
 from agentbank_jax.errors import Interrupted, UserError, did_you_mean
 from agentbank_jax.metrics import MetricsLog, Throughput
 from agentbank_jax.models import execution as execution_lib
-from agentbank_jax.models.config import LlamaConfig, num_params, param_shapes
+from agentbank_jax.models import llama, lora
+from agentbank_jax.models.config import LlamaConfig, LoraConfig, num_params, param_shapes
 from agentbank_jax.models.presets import preset
 from agentbank_jax.optim import make_optimizer, make_schedule
 from agentbank_jax.sharding import Sharding, global_batch, make_sharding
-from agentbank_jax.state import abstract_state, canonical, init_state, place
+from agentbank_jax.state import abstract_state, canonical, init_state, place, with_adapters
 
 MODEL_ARRAYS = ("tokens", "targets", "loss_mask", "segment_ids", "positions")
 
@@ -82,10 +84,13 @@ class Trainer:
       checkpoints.save(canonical(state, self.execution), self._record(), wait=True)
     if train.write_model is not None:
       self._write_model(state)
+    if self.model.lora and train.write_adapter:
+      self._write_adapter(state)
     return {
         "steps": self.total_steps,
         "resumed_from": first if record else None,
         "parameters": num_params(self.model),
+        "trained_parameters": sum(p.size for p in jax.tree.leaves(lora.split(state.params, self.model)[0])),
         "rows": self.dataset.num_rows,
         "epochs": self.total_steps * self.batch_size / self.dataset.num_rows["train"],
         "metrics": last,
@@ -100,10 +105,7 @@ class Trainer:
     if restored is None:
       params = None
       if self.config.model.init_from is not None:
-        from agentbank_jax.models import llama
-        shardings = llama.param_shardings(self.model, self.execution.sharding) if self.execution.sharding else None
-        params = Bundle.open(self.config.model.init_from).load_params(shardings, dtype="float32", check_finite=True)
-        params = jax.tree.map(jax.numpy.asarray, params)
+        params = self._given_params()
       return init_state(self.model, self.tx, self.execution, self.config.seed, params), None
     state, record = restored
     wanted = self._record()
@@ -117,6 +119,15 @@ class Trainer:
     if jax.process_index() == 0:
       print(f"resuming at step {int(state.step)} of {self.total_steps}", flush=True)
     return place(state, self.execution, self.model.num_layers), record
+
+  def _given_params(self):
+    """Reads `model.init_from`, each device its own part, and puts adapters on it where asked for."""
+    plain, sharding = dataclasses.replace(self.model, lora=None), self.execution.sharding
+    shardings = llama.param_shardings(plain, sharding) if sharding else None
+    dtype = "bfloat16" if self.model.lora and self.model.lora.base == "bfloat16" else "float32"
+    params = Bundle.open(self.config.model.init_from).load_params(shardings, dtype=dtype, check_finite=True)
+    params = jax.tree.map(jax.numpy.asarray, params)
+    return with_adapters(params, self.model, self.execution, self.config.seed) if self.model.lora else params
 
   def _record(self) -> dict[str, Any]:
     """What decides the data order, besides the step: kept in each checkpoint, and compared on resume."""
@@ -221,10 +232,18 @@ class Trainer:
     return wholes[knowns.argmax(0), np.arange(batch_size)]
 
   def _write_model(self, state) -> None:
-    dtype = self.config.train.write_model
-    params = jax.tree.map(lambda p: p.astype(dtype), canonical(state, self.execution).params)
-    write_bundle(self.workdir / "model", self.model, params, self.dataset.path / "tokenizer", self.dataset.format,
+    dtype, params, model = self.config.train.write_model, canonical(state, self.execution).params, self.model
+    if model.lora:
+      params, model = lora.merge(params, model)
+    params = jax.tree.map(lambda p: p.astype(dtype), params)
+    write_bundle(self.workdir / "model", model, params, self.dataset.path / "tokenizer", self.dataset.format,
                  overwrite=True)
+
+  def _write_adapter(self, state) -> None:
+    adapters, _ = lora.split(canonical(state, self.execution).params, self.model)
+    adapters = jax.tree.map(_host, adapters)
+    if jax.process_index() == 0:
+      write_adapter(self.workdir / "adapter", adapters, self.model, self.config.model.init_from, overwrite=True)
 
 
 class _Signals:
@@ -269,6 +288,9 @@ def _model_config(config, dataset: data.PackedDataset) -> LlamaConfig:
   if model.max_positions < dataset.seq_len:
     raise UserError(f"the model was made for {model.max_positions} positions, the rows of {dataset.path} have "
                     f"{dataset.seq_len}")
+  if config.lora.rank:
+    model = dataclasses.replace(model, lora=LoraConfig(config.lora.rank, config.lora.alpha,
+                                                       tuple(config.lora.targets), config.lora.base))
   # The tokens that end a turn in this chat format are what the tuned model stops at, in our engine and in HF's.
   renderer = load_renderer(dataset.path / "tokenizer")
   return dataclasses.replace(model, bos_id=renderer.tokenizer.bos_id, eos_ids=renderer.stop_ids,

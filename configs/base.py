@@ -13,6 +13,13 @@ def training() -> ConfigDict:
   config.model.init_from = None  # ... or a model's folder (a bundle, or Hugging Face's) to start from
   config.model.overrides = ConfigDict()  # fields of LlamaConfig to change
 
+  # Low-rank adapters on frozen weights, in place of full tuning.
+  config.model.lora = ConfigDict()
+  config.model.lora.rank = 0  # 0: full tuning
+  config.model.lora.alpha = 32.0
+  config.model.lora.targets = ("q", "k", "v", "o", "gate", "up", "down")
+  config.model.lora.base = "bfloat16"  # float32 | bfloat16 | int8: what the frozen weights are kept in
+
   config.data = ConfigDict()
   config.data.path = ""  # a packed data set: agentbank pack's workdir/packed
   config.data.batch_size = 64  # rows of the global batch
@@ -43,6 +50,7 @@ def training() -> ConfigDict:
   config.train.keep_every = None  # steps whose multiples are kept for good
   config.train.tensorboard = False
   config.train.write_model = "float32"  # float32 | bfloat16 | None: the model folder written at the end
+  config.train.write_adapter = True  # under LoRA: the adapter's folder too, in PEFT's format
   config.train.peak_flops = None  # of one device, for MFU; None: by the table in agentbank_jax/flops.py
 
   execution_and_mesh(config)
