@@ -14,19 +14,19 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from agentbank_jax import flops, step
-from agentbank_jax.decode.programs import Slots, decode
 from agentbank_jax.decode import cache as kv
+from agentbank_jax.decode.programs import Slots, decode
 from agentbank_jax.decode.sampling import Sampling
 from agentbank_jax.errors import UserError
 from agentbank_jax.hlo import Traffic, collectives
 from agentbank_jax.models import execution as execution_lib
 from agentbank_jax.models import llama
-from agentbank_jax.models.architecture import model_config
 from agentbank_jax.models.config import LlamaConfig, num_params
 from agentbank_jax.models.execution import Execution
 from agentbank_jax.optim import make_optimizer, make_schedule
 from agentbank_jax.report.tables import Table, print_table
 from agentbank_jax.sharding import make_sharding
+from agentbank_jax.starting_model import architecture
 from agentbank_jax.state import abstract_state
 from agentbank_jax.topologies import Topology, parse_topology
 
@@ -77,10 +77,14 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
     UserError: a topology or config that cannot be; no TPU compiler.
   """
   del workdir
+  if not config.compile.topology:
+    raise UserError("name a topology: --topology=v5e:4x4 (or v5p-16, 2xv6e:8x8)")
+  if config.data.seq_len is None:
+    raise UserError("data.seq_len is None; compiling needs to know how long the rows are: --config.data.seq_len=4096")
   topology = parse_topology(config.compile.topology)
   if config.compile.step not in STEPS:
     raise UserError(f"compile.step is {config.compile.step!r}; choose one of {', '.join(STEPS)}")
-  model, rows = model_config(config.model), config.data.batch_size
+  model, rows = architecture(config.model), config.data.batch_size
   print(f"compiling the {config.compile.step} step for {topology} ({topology.accelerator_type}, {topology.chips} "
         "chips): some minutes", flush=True)
   result = {"topology": str(topology), "accelerator_type": topology.accelerator_type, "chips": topology.chips,
@@ -118,7 +122,7 @@ def compile_step(config: ConfigDict, topology: Topology) -> Program:
     UserError: see `run`.
   """
   sharding = make_sharding(config.mesh, config.rules, topology.devices())
-  model = model_config(config.model)
+  model = architecture(config.model)
   execution = execution_lib.resolve(config.execution, "tpu", sharding)
   lower = _lower_train if config.compile.step == "train" else _lower_decode
   began = time.monotonic()
@@ -133,7 +137,7 @@ def compile_step(config: ConfigDict, topology: Topology) -> Program:
 
 def _lower_train(config: ConfigDict, model: LlamaConfig, execution: Execution):
   step.check_batch(config.data.batch_size, config.data.micro_batches, execution)
-  schedule = make_schedule(config.optim, config.compile.steps)
+  schedule = make_schedule(config.optim, total_steps=1000)  # any number: the program is the same
   tx = make_optimizer(config.optim, schedule)
   named = execution.sharding.named("batch", "length")
   shape = (config.data.batch_size, config.data.seq_len)
@@ -213,7 +217,8 @@ def _flatten(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
       yield f"{prefix}{key}", value
 
 
-def _estimate(config: ConfigDict, model: LlamaConfig, topology: Topology, program: Program, rows: int) -> dict[str, Any]:
+def _estimate(config: ConfigDict, model: LlamaConfig, topology: Topology, program: Program,
+              rows: int) -> dict[str, Any]:
   """A roofline: what the chips' peak and their links allow at best. No such speed was measured."""
   length = config.data.seq_len
   keys = (length + 1) / 2 if model.sliding_window is None else min((length + 1) / 2, model.sliding_window)

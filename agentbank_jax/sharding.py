@@ -111,6 +111,8 @@ def make_sharding(mesh_shape: Mapping[str, int], rules: Mapping[str, str | tuple
   normal = []
   for axis in LOGICAL_AXES:
     value = rules[axis]
+    if not isinstance(value, str | list | tuple | None):
+      raise UserError(f"sharding rule {axis!r} is {value!r}; expected a mesh axis, a tuple of them, or None")
     mesh_axes = () if value is None else (value,) if isinstance(value, str) else tuple(value)
     for m in mesh_axes:
       if m not in MESH_AXES:

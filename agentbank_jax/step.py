@@ -9,13 +9,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from agentbank_jax.errors import UserError
 from agentbank_jax.losses import cross_entropy_sum, token_nll
 from agentbank_jax.models import llama, lora
 from agentbank_jax.models.config import LlamaConfig
 from agentbank_jax.models.execution import Execution
-from agentbank_jax.state import TrainState
+from agentbank_jax.state import TrainState, place, state_shardings
 
-Batch = dict[str, jax.Array]  # tokens, targets, loss_mask, segment_ids, positions: [B, L]
+MODEL_ARRAYS = ("tokens", "targets", "loss_mask", "segment_ids", "positions")
+Batch = dict[str, jax.Array]  # MODEL_ARRAYS: [B, L]
 TrainStep = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
 
 
@@ -77,6 +79,24 @@ def make_train_step(config: LlamaConfig, execution: Execution, tx: optax.Gradien
     return TrainState(params, opt_state, state.step + 1), metrics
 
   return train_step
+
+
+def jit_train_step(config: LlamaConfig, execution: Execution, tx: optax.GradientTransformation,
+                   schedule: optax.Schedule, micro_batches: int):
+  """Returns `make_train_step`'s function, jitted: the next state takes the place of the last, cut in the same way."""
+  shardings = state_shardings(config, tx, execution)
+  if shardings is not None:
+    shardings = place(shardings, execution, config.num_layers), execution.sharding.replicated
+  return jax.jit(make_train_step(config, execution, tx, schedule, micro_batches), donate_argnums=0,
+                 out_shardings=shardings)
+
+
+def check_batch(batch_size: int, micro_batches: int, execution: Execution) -> None:
+  """Raises UserError where a batch cannot be dealt out to the mesh and the micro-batches."""
+  shards = execution.shards("batch")
+  if batch_size % (shards * micro_batches):
+    raise UserError(f"data.batch_size = {batch_size} is not a multiple of {shards} batch shards of the mesh x "
+                    f"data.micro_batches = {micro_batches}")
 
 
 def make_eval_step(config: LlamaConfig, execution: Execution, max_segments: int) -> Callable:

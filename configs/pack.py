@@ -12,13 +12,15 @@ them are packed per second and core. Look at the result with `agentbank inspect`
 
 import ml_collections
 
+from configs.base import optional
+
 
 def get_config() -> ml_collections.ConfigDict:
   config = ml_collections.ConfigDict()
 
   # Trajectory files (.jsonl, .parquet), each with its relative share of the mixture in `unit`.
   # None for all: in proportion to their sizes.
-  config.sources = (ml_collections.ConfigDict({"path": "trajectories.jsonl", "weight": None},
+  config.sources = (ml_collections.ConfigDict({"path": "trajectories.jsonl", "weight": optional(float)},
                                               convert_dict=False),)
   config.unit = "trained_tokens"  # rows (trajectories) | tokens | trained_tokens
   # Units to select, or "all": the most that repeats nothing. With the same seed and weights, a smaller

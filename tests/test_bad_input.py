@@ -1,20 +1,16 @@
 """Bad input, verb by verb: exit code 2, one line that says what is wrong, and nothing half-written left."""
 
-import dataclasses
 import json
 
-from flax import traverse_util
 import jax
 import numpy as np
 from packing_samples import trajectories, write_rows
 import pytest
-from training_samples import OVERRIDES, save_packed, write_training_config
+from training_samples import save_model, save_packed, write_training_config
 
 from agentbank_jax import cli
-from agentbank_jax.bundle import Bundle, write_bundle
+from agentbank_jax.bundle import Bundle
 from agentbank_jax.convert.to_hf import export_hf
-from agentbank_jax.models.config import param_shapes
-from agentbank_jax.models.presets import preset
 
 TURNS = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}]
 
@@ -33,18 +29,7 @@ def packed(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model(packed, tmp_path_factory):
-  return _save_model(tmp_path_factory.mktemp("model") / "model", packed)
-
-
-def _save_model(path, packed, spoil=0.0):
-  """Saves a random model with one weight set to `spoil`."""
-  config = dataclasses.replace(preset("tiny_test"), **OVERRIDES)
-  rng = np.random.default_rng(0)
-  params = {name: rng.normal(0, 0.02, shape).astype(np.float32) for name, shape in param_shapes(config).items()}
-  params["layers.mlp.up.kernel"][1, 2, 3] = spoil
-  params = traverse_util.unflatten_dict(params, sep=".")
-  write_bundle(path, config, params, packed / "tokenizer", "llama3")
-  return path
+  return save_model(tmp_path_factory.mktemp("model") / "model", packed)
 
 
 @pytest.fixture
@@ -166,8 +151,8 @@ def test_train_a_model_that_does_not_fit_or_is_damaged(fails, tmp_path, packed, 
     return write_training_config(tmp_path / "config.py", packed, {"model.preset": None, "model.init_from": str(path)})
 
   assert "nowhere" in fails("train", config=start("nowhere"))
-  assert "NaN" in fails("train", config=start(_save_model(tmp_path / "nan", packed, np.nan)))
-  cut = _save_model(tmp_path / "cut", packed)
+  assert "NaN" in fails("train", config=start(save_model(tmp_path / "nan", packed, np.nan)))
+  cut = save_model(tmp_path / "cut", packed)
   config = json.loads((cut / "config.json").read_text())
   (cut / "config.json").write_text(json.dumps(config | {"intermediate_size": 96}))
   assert "shape" in fails("train", config=start(cut))
@@ -192,7 +177,7 @@ def test_evaluate_bad_models(fails, tmp_path, packed, model):
   (tmp_path / "empty").mkdir()
   assert "config.json" in fails("evaluate", tasks, f"engine.model={tmp_path / 'empty'}")
   assert "llama4" in fails("evaluate", tasks, f"engine.model={model}", "engine.format=llama4")
-  nan = _save_model(tmp_path / "nan", packed, np.inf)
+  nan = save_model(tmp_path / "nan", packed, np.inf)
   assert "NaN or infinite" in fails("evaluate", tasks, f"engine.model={nan}", "episodes=1")
 
 
@@ -205,7 +190,7 @@ def test_convert_bad_models(fails, tmp_path, packed, model):
   assert "nowhere" in fails("convert", *args, "source=nowhere")
   assert "source is not set" in fails("convert", *args)
   assert "choose one of" in fails("convert", "direction=to_hg", f"source={model}", f"target={target}")
-  nan = _save_model(tmp_path / "nan", packed, np.nan)
+  nan = save_model(tmp_path / "nan", packed, np.nan)
   line = fails("convert", *args, f"source={nan}")
   assert "layers.mlp.up.kernel" in line
   assert "NaN" in line

@@ -41,6 +41,7 @@ def test_minus_one_takes_what_is_left():
   (RULES | {"emded": "fsdp"}, "unknown logical axis 'emded'; did you mean 'embed'"),
   ({k: v for k, v in RULES.items() if k != "mlp"}, "no sharding rule for logical axis 'mlp'"),
   (RULES | {"mlp": "tensr"}, "rule 'mlp': unknown mesh axis 'tensr'; did you mean 'tensor'"),
+  (RULES | {"mlp": 2}, "rule 'mlp' is 2; expected a mesh axis"),
   (RULES | {"batch": ("data", "pipe")}, "rule 'batch': unknown mesh axis 'pipe'")])
 def test_wrong_rules_are_told(rules, message):
   with pytest.raises(UserError, match=message):

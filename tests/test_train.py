@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import random
+import re
 import resource
 import signal
 import subprocess
@@ -15,14 +16,17 @@ import numpy as np
 import pytest
 from training_samples import make_training, save_packed, write_training_config
 
-from agentbank_jax import cli, data, metrics, train
+from agentbank_jax import cli, control_tokens, data, metrics, train
 from agentbank_jax.bundle import Bundle, write_bundle
+from agentbank_jax.chat import load_renderer
 from agentbank_jax.checkpoint import Checkpoints
 from agentbank_jax.convert.numpy_reference import reference_logits
 from agentbank_jax.convert.to_hf import export_hf
 from agentbank_jax.errors import UserError
 from agentbank_jax.models import llama
+from agentbank_jax.models.config import RopeScaling
 from agentbank_jax.state import abstract_state
+from configs.base import architecture
 
 LONG = {"train.steps": 60, "train.eval_every": 30, "train.checkpoint_every": 5, "train.keep_every": 20,
         "train.peak_flops": 1e12}
@@ -271,7 +275,7 @@ def test_training_starts_from_the_weights_it_is_given(packed, tmp_path):
   model = _write_model(tmp_path / "start", packed)
   config = make_training(packed, {"model.preset": None, "model.init_from": str(model), "optim.learning_rate": 0.0,
                                   "train.steps": 1})
-  config.model.overrides = type(config)()
+  config.model.overrides = architecture()
   train.run(config, tmp_path / "run")
   _assert_bit_equal(_params(tmp_path / "run/model"), _params(model))
 
@@ -287,6 +291,43 @@ def test_a_model_with_nan_is_refused_by_name(packed, tmp_path):
     train.run(config, tmp_path / "run")
 
 
+def test_control_tokens_that_a_model_has_never_learned_are_told(packed, tmp_path, caplog):
+  controls = load_renderer(packed / "tokenizer").control_ids
+  untrained = [controls[t] for t in ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")]
+
+  def spoil(params):
+    params["embed"]["embedding"][untrained[0]] = 0
+    params["embed"]["embedding"][untrained[1]] = params["embed"]["embedding"][untrained[2]]
+    return params
+
+  model = _write_model(tmp_path / "start", packed, change=spoil)
+
+  def start(choice, **changes):
+    config = make_training(packed, {"model.preset": None, "model.init_from": str(model), "train.steps": 1,
+                                    "optim.learning_rate": 0.0, "model.untrained_tokens": choice})
+    config.model.overrides = architecture()
+    train.run(config, tmp_path / choice)
+    return _params(tmp_path / choice / "model")
+
+  with pytest.raises(UserError) as error:
+    start("error")
+  told = str(error.value)
+  assert f"{model} never learned control tokens of chat format 'llama3': " in told
+  assert re.search(r"'<\|start_header_id\|>' \(id \d+\) has an embedding row near zero \(norm", told)
+  assert re.search(r"'<\|end_header_id\|>' \(id \d+\) has an embedding row equal to that of '<\|eot_id\|>'", told)
+  assert re.search(r"'<\|eot_id\|>' \(id \d+\) has an embedding row equal to that of '<\|end_header_id\|>'", told)
+  assert told.count(" has an embedding row ") == 3 and "Set model.untrained_tokens to 'mean'" in told
+  assert not (tmp_path / "error" / "model").exists()
+  _assert_bit_equal(start("keep"), _params(model))
+  assert "never learned control tokens" in caplog.text
+  before, after = _params(model), start("mean")
+  table = "['embed']['embedding']"
+  assert sorted(np.flatnonzero((before[table] != after[table]).any(1))) == sorted(untrained)
+  assert control_tokens.find_untrained(after[table], controls) == {}
+  with pytest.raises(UserError, match="model.untrained_tokens is 'meen'; choose one of error, mean, keep"):
+    start("meen")
+
+
 def test_overrides_that_the_given_weights_do_not_have_are_refused(packed, tmp_path):
   model = _write_model(tmp_path / "start", packed)
   config = make_training(packed, {"model.preset": None, "model.init_from": str(model)}, {"intermediate_size": 96})
@@ -294,10 +335,23 @@ def test_overrides_that_the_given_weights_do_not_have_are_refused(packed, tmp_pa
     train.run(config, tmp_path / "run")
 
 
+def test_the_architecture_is_changed_from_the_command_line(packed, tmp_path):
+  config = write_training_config(tmp_path / "config.py", packed, {"train.steps": 1})
+  overrides = ("num_layers=1", "num_kv_heads=4", "tie_embeddings=True", "rope_theta=5e4", "rope_scaling.kind=llama3",
+               "rope_scaling.factor=8", "rope_scaling.original_max_position=128", "max_positions=1024")
+  args = [f"--config.model.overrides.{override}" for override in overrides]
+  assert cli._main(["agentbank", "train", f"--config={config}", *args, f"--workdir={tmp_path / 'run'}"]) == 0
+  model = Bundle.open(tmp_path / "run/model").config
+  assert (model.num_layers, model.num_kv_heads, model.tie_embeddings, model.max_positions) == (1, 4, True, 1024)
+  assert (model.rope_theta, model.rope_scaling) == (5e4, RopeScaling("llama3", 8.0, original_max_position=128))
+  assert (model.hidden_size, model.norm_eps) == (32, 1e-5)  # of the file and of the preset
+
+
 @pytest.mark.parametrize("changes, overrides, told", [
     ({}, {"vocab_size": 299}, "299 entries"),
     ({}, {"max_positions": 255}, "255 positions"),
-    ({}, {"hidden_sise": 64}, "did you mean 'hidden_size'"),
+    ({}, {"num_kv_heads": 3}, "model.overrides: num_heads = 4 is not a multiple of num_kv_heads = 3"),
+    ({}, {"rope_scaling": {"factor": 2.0}}, "model.overrides: the model has no rope_scaling; give its kind"),
     ({"model.preset": None}, {}, "one of model.preset"),
     ({"model.preset": "tiny_tset"}, {}, "did you mean 'tiny_test'"),
     ({"data.micro_batches": 3}, {}, "not a multiple"),

@@ -23,6 +23,7 @@ from agentbank_jax import __version__
 from agentbank_jax.envs.base import Instance
 from agentbank_jax.errors import UserError
 from agentbank_jax.evaluate.rollout import prompt_hash
+from agentbank_jax.files import LineFile
 from agentbank_jax.tasks.task import Task
 from agentbank_jax.trajectory import Trajectory
 from agentbank_jax.trajectory_io import atomic_path, read_trajectories, write_trajectories
@@ -118,12 +119,15 @@ class EpisodeLog:
     self._file.close()
 
   def append(self, episode: Trajectory) -> None:
-    """Writes one line; it survives the process from here on, and the machine within a second."""
+    """Writes one line; it survives the process from here on, and the machine within a second.
+
+    Raises:
+      UserError: the disk is full, or the like.
+    """
     if episode.id in self.episodes:
       raise ValueError(f"{self._path} holds {episode.id!r} already")
+    self._file.append(json.dumps(episode.to_json(), ensure_ascii=False, allow_nan=False))
     self.episodes[episode.id] = episode
-    self._file.write(json.dumps(episode.to_json(), ensure_ascii=False, allow_nan=False).encode() + b"\n")
-    self._file.flush()
     if time.monotonic() - self._synced > _SYNC_SECONDS:
       self._sync()
 
@@ -136,11 +140,11 @@ class EpisodeLog:
     self._open()
 
   def _open(self) -> None:
-    self._file = open(self._path, "ab")
+    self._file = LineFile(self._path)
     self._synced = time.monotonic()
 
   def _sync(self) -> None:
-    os.fsync(self._file.fileno())
+    self._file.sync()
     self._synced = time.monotonic()
 
 

@@ -366,6 +366,9 @@ def to_canonical(tree, layers: str):
 
 
 def _index(array, i):
+  """Takes layer `i` out of a stacked array, or out of its shape or sharding."""
+  if isinstance(array, jax.NamedSharding):
+    return jax.NamedSharding(array.mesh, jax.P(*array.spec[1:]))
   if isinstance(array, jax.ShapeDtypeStruct):
     return jax.ShapeDtypeStruct(array.shape[1:], array.dtype)
   return array[i]
