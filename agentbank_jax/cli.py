@@ -23,12 +23,14 @@ class Verb(NamedTuple):
     module: whose `run(config, workdir)` does it.
     config: in configs/: the settings where no file is given, and the keys that a given file must have.
     required: whether a file must be given.
+    shortcuts: flags of its own -> the config keys they set.
   """
 
   what: str
   module: str
   config: str
   required: bool = False
+  shortcuts: tuple[tuple[str, str], ...] = ()
 
 
 VERBS = {
@@ -41,6 +43,8 @@ VERBS = {
                     "data_prep.inspect_records", "inspect"),
     "train": Verb("tune a model on packed records; resumes where it stopped", "agentbank_jax.train",
                   "train_tiny", required=True),
+    "compile": Verb("compile a training config for a TPU pod nobody has at hand: does it fit?",
+                    "agentbank_jax.compile", "train_tiny", required=True, shortcuts=(("topology", "compile.topology"),)),
     "evaluate": Verb("play tasks with a model or an expert, and score the episodes",
                      "agentbank_jax.evaluate.run", "evaluate"),
     "measure": Verb("play tasks' experts and random agents, and say how well and how fast",
@@ -117,6 +121,8 @@ def _parse(name: str, verb: Verb, argv: list[str]):
   """
   default = str(_config_path(verb.config))
   args = [argv[0], *argv[2:]]
+  for flag, key in verb.shortcuts:
+    args = [re.sub(f"^--?{flag}=", f"--config.{key}=", a) for a in args]
   if verb.required and not any(re.match(r"--?config(=|$)", a) for a in args):
     raise UserError(f"agentbank {name} needs --config=FILE; see configs/ and agentbank {name} --help")
   for path in _given_files(args):

@@ -11,7 +11,7 @@ import numpy as np
 
 from agentbank_jax.errors import UserError, did_you_mean
 
-MESH_AXES = ("data", "fsdp", "tensor")
+MESH_AXES = ("data", "fsdp", "context", "tensor")
 
 # Logical axes of parameters and activations; see `models.llama` for which array has which.
 LOGICAL_AXES = ("batch", "length", "layers", "vocab", "embed", "heads", "kv_heads", "mlp",
@@ -58,10 +58,18 @@ class Sharding:
   def replicated(self) -> NamedSharding:
     return NamedSharding(self.mesh, PartitionSpec())
 
-  @property
-  def batch_shards(self) -> int:
-    """Into how many parts the batch is cut."""
-    return math.prod(self.mesh.shape[m] for m in self._rules["batch"])
+  def shards(self, axis: str) -> int:
+    """Returns into how many parts a logical axis is cut."""
+    return math.prod(self.mesh.shape[m] for m in self._rules[axis])
+
+  def local_rows(self, batch_size: int) -> range:
+    """Returns the rows of a global batch that this process's devices hold: those it must read.
+
+    Where the mesh cuts a row along its length, or cuts heads, over several processes, they share rows.
+    """
+    slices = self.named("batch").addressable_devices_indices_map((batch_size,)).values()
+    bounds = [index[0].indices(batch_size) for index in slices]
+    return range(min(start for start, _, _ in bounds), max(stop for _, stop, _ in bounds))
 
 
 def make_mesh(shape: Mapping[str, int], devices=None) -> Mesh:
@@ -113,13 +121,22 @@ def make_sharding(mesh_shape: Mapping[str, int], rules: Mapping[str, str | tuple
   return Sharding(make_mesh(mesh_shape, devices), tuple(normal))
 
 
-def global_batch(batch: Mapping[str, np.ndarray], sharding: Sharding | None) -> dict[str, jax.Array]:
-  """Turns this process's rows into global arrays, cut along the batch axis.
+def global_batch(batch: Mapping[str, np.ndarray], sharding: Sharding | None,
+                 batch_size: int | None = None) -> dict[str, jax.Array]:
+  """Turns this process's rows into global arrays, cut along batch and length.
 
   Args:
-    batch: arrays [local rows, ...]; the processes' rows, in process order, are the global batch.
+    batch: arrays [local rows, L]: the rows `Sharding.local_rows` of the global batch.
+    batch_size: rows of the global batch; None where this process holds them all.
   """
   if sharding is None:
     return {k: jax.device_put(v) for k, v in batch.items()}
-  return {k: jax.make_array_from_process_local_data(sharding.named("batch", *[None] * (v.ndim - 1)), v)
-          for k, v in batch.items()}
+  named = sharding.named("batch", "length")
+
+  def place(v):
+    rows = batch_size or len(v)
+    first = sharding.local_rows(rows).start
+    read = lambda index: v[slice(*(i - first for i in index[0].indices(rows)[:2])), index[1]]
+    return jax.make_array_from_callback((rows, v.shape[1]), named, read)
+
+  return {k: place(v) for k, v in batch.items()}

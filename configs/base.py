@@ -23,8 +23,16 @@ def training() -> ConfigDict:
   # all alike: error | mean (start them from the mean of the other rows) | keep.
   config.model.untrained_tokens = "error"
 
+  # Low-rank adapters on frozen weights, in place of full tuning.
+  config.model.lora = ConfigDict()
+  config.model.lora.rank = 0  # 0: full tuning
+  config.model.lora.alpha = 32.0
+  config.model.lora.targets = ("q", "k", "v", "o", "gate", "up", "down")
+  config.model.lora.base = "bfloat16"  # float32 | bfloat16 | int8: what the frozen weights are kept in
+
   config.data = ConfigDict()
   config.data.path = ""  # a packed data set: agentbank pack's workdir/packed
+  config.data.seq_len = optional(int)  # positions of a row, checked against the data; None: as it was packed
   config.data.batch_size = 64  # rows of the global batch
   config.data.micro_batches = 1  # gradient accumulation: pieces of a batch, run one after the other
 
@@ -53,7 +61,17 @@ def training() -> ConfigDict:
   config.train.keep_every = optional(int)  # steps whose multiples are kept for good
   config.train.tensorboard = False
   config.train.write_model = optional(str, "float32")  # float32 | bfloat16 | None: the model folder at the end
+  config.train.write_adapter = True  # under LoRA: the adapter's folder too, in PEFT's format
   config.train.peak_flops = optional(float)  # of one device, for MFU; None: by the table in agentbank_jax/flops.py
+
+  # What `agentbank compile` compiles, and for which TPUs; training does not read it.
+  config.compile = ConfigDict()
+  config.compile.topology = ""  # v5e:4x4, v5p-16, 2xv6e:8x8 ...; --topology sets it
+  config.compile.step = "train"  # train | decode: the sampling engine's chunk of steps
+  config.compile.suggest = True  # where it does not fit: look for the nearest change that does
+  config.compile.slots = 64  # decode: conversations at once ...
+  config.compile.context = 4096  # ... of so many tokens
+  config.compile.chunk = 16  # ... and so many steps in one program
 
   execution_and_mesh(config)
   config.lock()  # a config file that misspells a key is told so
@@ -97,19 +115,21 @@ def execution_and_mesh(config: ConfigDict) -> None:
   """Adds how a model is run and cut: the same for training and sampling."""
   config.execution = ConfigDict()
   config.execution.layers = "auto"  # scan | unroll
-  config.execution.attention = "auto"  # full | blocked
+  config.execution.attention = "auto"  # full | blocked | splash (TPU)
   config.execution.matmul = "auto"  # native | cpu
   config.execution.remat = "none"  # none | dots | full: what the backward pass recomputes
   config.execution.compute_dtype = "float32"  # float32 | bfloat16; parameters are float32 in training
   config.execution.loss_chunk = 128  # positions of a row whose logits exist at one time
   config.execution.query_block = 128  # of blocked attention
+  config.execution.splash_block = 512  # of splash attention
 
-  config.mesh = ConfigDict({"data": 1, "fsdp": -1, "tensor": 1})  # -1: the devices that are left
+  # -1: the devices that are left. Over several slices of a pod, `data` is cut over the slices first.
+  config.mesh = ConfigDict({"data": 1, "fsdp": -1, "context": 1, "tensor": 1})
 
   # Logical axis -> mesh axis, several in a tuple, or None. Parameters first, activations (act_*) after.
   rules = {
       "batch": ("data", "fsdp"),
-      "length": None,
+      "length": "context",
       "layers": None,
       "vocab": "tensor",
       "embed": "fsdp",

@@ -39,6 +39,43 @@ class RopeScaling:
                       f"{self.low_freq_factor}")
 
 
+LINEARS = ("q", "k", "v", "o", "gate", "up", "down")
+LORA_BASES = ("float32", "bfloat16", "int8")
+
+
+@dataclasses.dataclass(frozen=True)
+class LoraConfig:
+  """Low-rank adapters (Hu et al. 2021, arXiv:2106.09685): y = x W + alpha / rank * x A B, where only A and B train.
+
+  Attributes:
+    rank: columns of A, rows of B.
+    alpha: scale, before it is divided by the rank.
+    targets: which of `LINEARS` have adapters.
+    base: what the frozen weights are kept in: "float32", "bfloat16", or "int8" (the layers' kernels, with one scale
+      for each output; embeddings, head and norms stay bfloat16).
+  """
+
+  rank: int
+  alpha: float
+  targets: tuple[str, ...]
+  base: str = "bfloat16"
+
+  def __post_init__(self):
+    if self.rank < 1:
+      raise UserError(f"lora.rank is {self.rank}; it must be at least 1")
+    if not self.targets:
+      raise UserError(f"lora.targets is empty; name some of {', '.join(LINEARS)}")
+    for name in self.targets:
+      if name not in LINEARS:
+        raise UserError(f"lora.targets has {name!r}; known: {', '.join(LINEARS)}{did_you_mean(name, LINEARS)}")
+    if self.base not in LORA_BASES:
+      raise UserError(f"lora.base is {self.base!r}; choose one of {', '.join(LORA_BASES)}")
+
+  @property
+  def scale(self) -> float:
+    return self.alpha / self.rank
+
+
 @dataclasses.dataclass(frozen=True)
 class LlamaConfig:
   """Shapes and constants of one model; every field changes the function the model computes.
@@ -54,6 +91,7 @@ class LlamaConfig:
     sliding_window: attention reaches this many positions back, its own included; None for all.
     initializer_range: standard deviation of freshly drawn weights.
     bos_id, eos_ids, pad_id: of the tokenizer the model was made with; they go into HF's config alone.
+    lora: adapters on frozen weights, or None.
   """
 
   model_type: str
@@ -77,6 +115,7 @@ class LlamaConfig:
   bos_id: int | None = None
   eos_ids: tuple[int, ...] = ()
   pad_id: int | None = None
+  lora: LoraConfig | None = None
 
   def __post_init__(self):
     if self.model_type not in MODEL_TYPES:
@@ -148,6 +187,11 @@ def param_shapes(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
     shapes[f"layers.{name}.kernel"] = (L, size_in, size_out)
     if bias:
       shapes[f"layers.{name}.bias"] = (L, size_out)
+    if c.lora and c.lora.base == "int8":
+      shapes[f"layers.{name}.kernel_scale"] = (L, size_out)
+    if c.lora and name.rpartition(".")[2] in c.lora.targets:
+      shapes[f"layers.{name}.lora_a"] = (L, size_in, c.lora.rank)
+      shapes[f"layers.{name}.lora_b"] = (L, c.lora.rank, size_out)
   shapes |= {"layers.mlp_norm.scale": (L, D), "norm.scale": (D,)}
   if not c.tie_embeddings:
     shapes["head.kernel"] = (D, V)
