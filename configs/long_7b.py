@@ -1,4 +1,4 @@
-"""Full tuning of Llama-2-7B's architecture on trajectories of 32,768 tokens: rows cut along their length over the chips.
+"""Full tuning of Llama-2-7B's architecture on trajectories of 32,768 tokens: rows cut along their length.
 
   agentbank compile --config=configs/long_7b.py --topology=v5p-32
 

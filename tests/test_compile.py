@@ -16,7 +16,8 @@ from agentbank_jax.topologies import parse_topology
 
 
 @pytest.mark.parametrize("text, grid, chips, ordered", [
-    ("v5e:4x4", (4, 4), 16, "v5litepod-16"), ("v5e-16", (4, 4), 16, "v5litepod-16"), ("v5e-8", (2, 4), 8, "v5litepod-8"),
+    ("v5e:4x4", (4, 4), 16, "v5litepod-16"), ("v5e-16", (4, 4), 16, "v5litepod-16"),
+    ("v5e-8", (2, 4), 8, "v5litepod-8"),
     ("v5e-4", (2, 2), 4, "v5litepod-4"), ("v5p-16", (2, 2, 2), 8, "v5p-16"), ("v5p-8", (2, 2, 1), 4, "v5p-8"),
     ("v5p-128", (4, 4, 4), 64, "v5p-128"), ("v6e-64", (8, 8), 64, "v6e-64"), ("v4:2x2x4", (2, 2, 4), 16, "v4-32"),
     ("2xv5e:8x8", (8, 8), 128, "v5litepod-64")])
