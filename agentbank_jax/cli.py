@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from absl import flags, logging
 
-from agentbank_jax.errors import EXIT_ERROR, EXIT_INTERRUPTED, Interrupted, UserError, did_you_mean
+from agentbank_jax.errors import EXIT_ERROR, EXIT_INTERRUPTED, Interrupted, Terminated, UserError, did_you_mean
 from agentbank_jax.files import write_failure
 
 
@@ -73,6 +73,9 @@ def _main(argv: list[str]) -> int:
     return EXIT_ERROR
   except Interrupted as e:
     _tell(e, f"agentbank: {e}")
+    return EXIT_INTERRUPTED
+  except Terminated as e:
+    _tell(e, "agentbank: stopped on request; run the same command to go on")
     return EXIT_INTERRUPTED
   except KeyboardInterrupt as e:
     _tell(e, "agentbank: interrupted")
