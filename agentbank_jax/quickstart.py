@@ -1,5 +1,6 @@
 """`agentbank quickstart`: the whole chain in one command. Like `cli.py` it stands above all other modules."""
 
+from collections.abc import Iterator
 import dataclasses
 import json
 import pathlib
@@ -9,8 +10,8 @@ import jax
 from ml_collections import ConfigDict
 
 from agentbank_jax import train
-from agentbank_jax.bundle import Bundle, write_bundle
-from agentbank_jax.chat import make_renderer
+from agentbank_jax.bundle import Bundle
+from agentbank_jax.chat import load_renderer, make_renderer
 from agentbank_jax.chat_template import FORMATS
 from agentbank_jax.convert.check import Parity, check_parity, require
 from agentbank_jax.convert.to_hf import export_hf
@@ -21,7 +22,7 @@ from agentbank_jax.evaluate.run import compare_logs, draw, episodes_of, evaluate
 from agentbank_jax.evaluate.scores import TaskScore, mean_score
 from agentbank_jax.evaluate.tables import comparison_table
 from agentbank_jax.experts import make_trajectories
-from agentbank_jax.models import llama
+from agentbank_jax.recitation import write_recitations
 from agentbank_jax.report.html import pick_examples, write_report
 from agentbank_jax.report.tables import print_table
 from agentbank_jax.tasks import get_task
@@ -47,13 +48,14 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
   steps.say("tokenizer, rendering, packing")
   packed = _pack(config, workdir, files)
 
-  steps.say("training")
-  training = ConfigDict(config.training)
-  training.unlock()
-  training.data.path = str(packed)
+  steps.say("a base model learns to repeat words: what pretraining brings to a larger one")
+  base = _train_base(config, workdir / "base", files)
+
+  steps.say("training on the trajectories")
+  training = _unlocked(config.training)
+  training.data.path, training.model.init_from = str(packed), str(base / "model")
   trained = train.run(training, workdir / "train")
-  tuned = workdir / "train" / "model"
-  untrained = _untrained(training, tuned, workdir / "untrained" / "model")
+  untrained, tuned = base / "model", workdir / "train" / "model"
 
   scores, names = {}, {}
   for label, model in (("untrained", untrained), ("tuned", tuned)):
@@ -76,7 +78,7 @@ class _Steps:
 
   def say(self, what: str) -> None:
     self.count += 1
-    print(f"\n[{self.count}/7] {what}", flush=True)
+    print(f"\n[{self.count}/8] {what}", flush=True)
 
 
 def _claim(config: ConfigDict, workdir: pathlib.Path) -> None:
@@ -103,34 +105,51 @@ def _trajectories(config: ConfigDict, folder: pathlib.Path) -> dict[str, pathlib
   return files
 
 
+def _unlocked(config: ConfigDict) -> ConfigDict:
+  """Returns a copy that can be changed and leaves the original as it is."""
+  config = config.copy_and_resolve_references()
+  config.unlock()
+  return config
+
+
+def _contents(files: dict[str, pathlib.Path]) -> Iterator[str]:
+  return (turn.content for path in files.values() for t in read_trajectories(path) for turn in t.turns)
+
+
 def _pack(config: ConfigDict, workdir: pathlib.Path, files: dict[str, pathlib.Path]) -> pathlib.Path:
   """Trains a tokenizer on the trajectories, and packs them with it. Returns the packed data set."""
   if not (workdir / "packed").exists():
-    texts = (turn.content for path in files.values() for t in read_trajectories(path) for turn in t.turns)
     format = config.tokenizer.format
-    tokenizer = train_tokenizer(texts, config.tokenizer.vocab_size, FORMATS[format].control_tokens)
+    tokenizer = train_tokenizer(_contents(files), config.tokenizer.vocab_size, FORMATS[format].control_tokens)
     make_renderer(tokenizer, format).save(workdir / "tokenizer")
-    settings = ConfigDict(config.pack)
-    settings.unlock()
-    settings.sources = tuple(ConfigDict({"path": str(path), "weight": None}, convert_dict=False)
-                             for path in files.values())
-    settings.tokenizer, settings.format = str(workdir / "tokenizer"), format
-    pack.run(settings, workdir)
+    _pack_files(config, list(files.values()), workdir / "tokenizer", workdir)
   return workdir / "packed"
 
 
-def _untrained(training: ConfigDict, tuned: pathlib.Path, path: pathlib.Path) -> pathlib.Path:
-  """Writes the model as training began with it."""
-  bundle = Bundle.open(tuned)
-  params = llama.init_params(bundle.config, training.seed)
-  write_bundle(path, bundle.config, params, bundle.tokenizer, bundle.chat_format, overwrite=True)
-  return path
+def _pack_files(config: ConfigDict, paths: list[pathlib.Path], tokenizer: pathlib.Path, workdir: pathlib.Path) -> None:
+  settings = _unlocked(config.pack)
+  settings.sources = tuple(ConfigDict({"path": str(path), "weight": None}, convert_dict=False) for path in paths)
+  settings.tokenizer, settings.format = str(tokenizer), config.tokenizer.format
+  pack.run(settings, workdir)
+
+
+def _train_base(config: ConfigDict, workdir: pathlib.Path, files: dict[str, pathlib.Path]) -> pathlib.Path:
+  """Trains the model that the trajectories then tune, from random weights. Returns the run's folder."""
+  base, tokenizer = config.base, workdir.parent / "tokenizer"
+  if not (workdir / "packed").exists():
+    recitations = workdir / "recitations.jsonl"
+    write_recitations(recitations, _contents(files), load_renderer(tokenizer).tokenizer, base.recitations,
+                      tuple(base.words), config.seed)
+    _pack_files(config, [recitations], tokenizer, workdir)
+  training = _unlocked(base.training)
+  training.data.path = str(workdir / "packed")
+  train.run(training, workdir)
+  return workdir
 
 
 def _play(config: ConfigDict, model: pathlib.Path, workdir: pathlib.Path) -> tuple[list[TaskScore], str]:
   """Plays every task's test instances; returns the scores and the player's name."""
-  settings = ConfigDict(config.evaluation)
-  settings.unlock()
+  settings = _unlocked(config.evaluation)
   settings.engine.model = str(model)
   player = make_engine_player(settings)
   problems = draw(tuple(config.trajectories), "test", settings.episodes, settings.instance_seed)
@@ -178,8 +197,9 @@ def _report(config: ConfigDict, workdir: pathlib.Path, scores, names, trained, p
   report = workdir / "report.html"
   write_report(report, title="Quickstart: untrained and tuned", tables=[table],
                curves={"training": workdir / "train" / "metrics.jsonl"}, episodes=episodes,
-               notes=["Experts played training instances; a small Llama learned from their trajectories; both models "
-                      "then played instances of the test split, which share no problem with the training split."])
+               notes=["A small Llama learned to repeat words, from random weights: the untrained model. Experts played "
+                      "training instances, and it learned from their trajectories: the tuned model. Both then played "
+                      "instances of the test split, which share no problem with the training split."])
   print(f"report: {report}")
   return {
       "tasks": [{"name": a.name, "untrained": dataclasses.asdict(a), "tuned": dataclasses.asdict(b)}

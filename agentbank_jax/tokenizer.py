@@ -22,8 +22,9 @@ from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 from agentbank_jax.errors import UserError
 from agentbank_jax.text_encoder import TextEncoder
 
-# Llama 3's split of text into words, with digits one by one instead of in threes (as in Qwen 2).
-_WORDS = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+# Llama 3's split of text into words, digits in threes from the left; but a number has the space before it, as a word
+# has: so a small model copies a number up to 999 as one token.
+_WORDS = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+| ?\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
           r"|\s*[\r\n]+|\s+(?!\S)|\s+")
 _NAMES = ("bos_token", "eos_token", "pad_token", "unk_token")
 
@@ -161,7 +162,7 @@ def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, control_tokens: Sequence[str] = ()) -> Tokenizer:
-  """Trains a byte-level BPE: any text can be encoded, digits one by one. The same texts give the same ids.
+  """Trains a byte-level BPE: any text can be encoded. The same texts give the same ids.
 
   Args:
     texts: what to learn from.

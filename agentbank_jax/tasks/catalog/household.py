@@ -51,14 +51,15 @@ class _Explorer:
   """What one can know of a house from what one has read, and the turns it leads to.
 
   The thoughts are made for a small model: each begins with "I need" or "I have", as the last one did unless
-  something was taken or put down since, and says whatever the action rests on.
+  something was taken or put down since, and says whatever the action rests on. What comes behind the name of the
+  wanted thing is what came behind it when it was last read: its number where it is in view, else "not here".
   """
 
   def __init__(self, observation: str):
     room, _, goal = observation.partition("\nYour task is to: ")
     self.places = re.findall(r"\ba (\w+ \d+)", room)
     self.task_type, self.wanted, self.target = _read_goal(goal)
-    self.need = f"I need for {self.target} {_ADJECTIVE[self.task_type]} {self.wanted}."
+    self.need = f"I need for {self.target} {_ADJECTIVE[self.task_type]} {self.wanted}"
     self.seen: dict[str, list[str]] = {}  # by place, in the order of the visits
     self.at: str | None = None
     self.last: str | None = None  # where the search has come to
@@ -93,11 +94,11 @@ class _Explorer:
     """
     if known := self.recall(wanted):
       thing, place = known
-      yield from self.go(place, f"{thought} I saw {thing} at {place}.")
+      yield from self.go(place, f"{thought} {_number(thing)}, seen at {place}.")
       return thing
     while not (known := self.recall(wanted)):
       ahead = self.places[self.places.index(self.last) + 1:] if self.last else self.places
-      route = f"Not here. After {self.last} comes" if self.last else "First is"
+      route = f", not here. After {self.last} comes" if self.last else ". First is"
       for place in ahead:
         if place not in self.seen:
           break
@@ -105,14 +106,14 @@ class _Explorer:
       else:
         return None
       self.last = place
-      yield from self.go(place, f"{thought} {route} {place}.")
+      yield from self.go(place, f"{thought}{route} {place}.")
     return known[0]
 
   def take(self) -> _Turns:
     """Finds an object that the goal names and picks it up; returns its name, or None."""
     thing = yield from self.find(self.wanted, self.need)
     if thing:
-      yield from self.act(f"{self.need} Here is {thing}.", f"take {thing} from {self.at}")
+      yield from self.act(f"{self.need} {_number(thing)}, here.", f"take {thing} from {self.at}")
       self.seen[self.at].remove(thing)
     return thing
 
@@ -139,14 +140,19 @@ class _Explorer:
         return
       have = f"I have {thing}"
       if self.task_type == world.LOOK:
-        lamp = yield from self.find(world.LAMP, f"{have} for {world.LAMP}.")
+        lamp = yield from self.find(world.LAMP, f"{have} for {world.LAMP}")
         if lamp:
-          yield from self.act(f"{have} at {lamp}.", f"use {lamp}")
+          yield from self.act(f"{have} for {lamp}, here.", f"use {lamp}")
         return
       if self.task_type in world.TOOL_OF:
         yield from self.treat(thing)
         have = f"I have {world.TOOLS[world.TOOL_OF[self.task_type]].state} {thing}"
       yield from self.place(thing, have)
+
+
+def _number(thing: str) -> str:
+  """Returns the "1" of "mug 1"."""
+  return thing.rpartition(" ")[2]
 
 
 def _read_goal(goal: str) -> tuple[str, str, str]:
