@@ -165,10 +165,12 @@ def _flag_values(name: str, default: str, args: list[str]) -> flags.FlagValues:
 
 def _explain(error: BaseException, file: str) -> str:
   """Returns one line: what is wrong, and where in the config file if it was raised there."""
-  line, inner = None, error
-  while inner and not line:  # absl and ml_collections wrap what was raised in the file
-    frames = [frame.lineno for frame in traceback.extract_tb(inner.__traceback__) if frame.filename == file]
-    error, line, inner = (inner, frames[-1], None) if frames else (error, None, inner.__cause__ or inner.__context__)
+  line, raised = None, error
+  while raised and not line:  # absl and ml_collections wrap what was raised in the file
+    lines = [frame.lineno for frame in traceback.extract_tb(raised.__traceback__) if frame.filename == file]
+    if lines:
+      error, line = raised, lines[-1]
+    raised = raised.__cause__ or raised.__context__
   text = " ".join(str(error).split()) or type(error).__name__
   if "no attribute 'get_config'" in text:
     return f"{file}: not a config file, it has no function get_config; see configs/"
