@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from absl import flags, logging
 
-from agentbank_jax.errors import EXIT_ERROR, EXIT_INTERRUPTED, Interrupted, UserError, did_you_mean
+from agentbank_jax.errors import EXIT_ERROR, EXIT_INTERRUPTED, Interrupted, Terminated, UserError, did_you_mean
 from agentbank_jax.files import write_failure
 
 
@@ -80,6 +80,9 @@ def _main(argv: list[str]) -> int:
     return EXIT_ERROR
   except Interrupted as e:
     _tell(e, f"agentbank: {e}")
+    return EXIT_INTERRUPTED
+  except Terminated as e:
+    _tell(e, "agentbank: stopped on request; run the same command to go on")
     return EXIT_INTERRUPTED
   except KeyboardInterrupt as e:
     _tell(e, "agentbank: interrupted")
@@ -171,10 +174,12 @@ def _flag_values(name: str, default: str, args: list[str]) -> flags.FlagValues:
 
 def _explain(error: BaseException, file: str) -> str:
   """Returns one line: what is wrong, and where in the config file if it was raised there."""
-  line, inner = None, error
-  while inner and not line:  # absl and ml_collections wrap what was raised in the file
-    frames = [frame.lineno for frame in traceback.extract_tb(inner.__traceback__) if frame.filename == file]
-    error, line, inner = (inner, frames[-1], None) if frames else (error, None, inner.__cause__ or inner.__context__)
+  line, raised = None, error
+  while raised and not line:  # absl and ml_collections wrap what was raised in the file
+    lines = [frame.lineno for frame in traceback.extract_tb(raised.__traceback__) if frame.filename == file]
+    if lines:
+      error, line = raised, lines[-1]
+    raised = raised.__cause__ or raised.__context__
   text = " ".join(str(error).split()) or type(error).__name__
   if "no attribute 'get_config'" in text:
     return f"{file}: not a config file, it has no function get_config; see configs/"

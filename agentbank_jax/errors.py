@@ -30,5 +30,9 @@ class Interrupted(Exception):
   """The run was asked to stop (SIGTERM), has saved its state and can be started again: exit code 75."""
 
 
+class Terminated(KeyboardInterrupt):
+  """SIGTERM came where Ctrl-C would stop the run just as well; what is done is kept: exit code 75."""
+
+
 EXIT_ERROR = 2  # UserError
-EXIT_INTERRUPTED = 75  # Interrupted; sysexits' EX_TEMPFAIL: try again
+EXIT_INTERRUPTED = 75  # Interrupted, Terminated; sysexits' EX_TEMPFAIL: try again

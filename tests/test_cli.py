@@ -6,8 +6,10 @@ import operator
 import pathlib
 import re
 import shlex
+import signal
 import subprocess
 import sys
+import time
 import typing
 
 from ml_collections import ConfigDict
@@ -182,6 +184,23 @@ def test_as_a_program_it_has_exit_code_2_and_no_traceback():
 def test_a_failing_verb_writes_no_summary(tmp_path, capfd):
   assert cli._main(["agentbank", "convert", f"--workdir={tmp_path}"]) == 2
   assert "config.source is not set" in capfd.readouterr().err
+  assert not (tmp_path / "summary.json").exists()
+
+
+@pytest.mark.parametrize("sent, code, told", [
+    (signal.SIGTERM, 75, "agentbank: stopped on request; run the same command to go on"),
+    (signal.SIGINT, 130, "agentbank: interrupted")])
+def test_an_evaluation_that_is_stopped_has_a_code_of_its_own(tmp_path, sent, code, told):
+  args = ["evaluate", "--config.player=expert", "--config.tasks=('household',)", "--config.episodes=20000",
+          f"--workdir={tmp_path}"]
+  process = subprocess.Popen([sys.executable, "-m", "agentbank_jax.cli", *args], cwd=ROOT, stderr=subprocess.PIPE,
+                             text=True)
+  log = tmp_path / "episodes" / "household.jsonl"
+  while process.poll() is None and not (log.exists() and log.stat().st_size):
+    time.sleep(0.02)
+  process.send_signal(sent)
+  _, err = process.communicate(timeout=60)
+  assert (process.returncode, err.splitlines()[-1]) == (code, told), err
   assert not (tmp_path / "summary.json").exists()
 
 

@@ -95,7 +95,7 @@ def test_convert(fails, inputs, tmp_path, direction, source):
   assert list(left.parent.iterdir()) == []
 
 
-@pytest.mark.parametrize("kilobytes, steps", [(300, []), (700, ["2"])])
+@pytest.mark.parametrize("kilobytes, steps", [pytest.param(300, [], marks=pytest.mark.slow), (700, ["2"])])
 def test_train(fails, inputs, kilobytes, steps):
   line, left = fails(kilobytes, "train", f"--config={inputs / 'config.py'}")
   assert "cannot write a checkpoint" in line

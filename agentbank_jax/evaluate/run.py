@@ -16,7 +16,7 @@ import tqdm
 from agentbank_jax.agents import Player
 from agentbank_jax.envs.base import Instance
 from agentbank_jax.envs.worker_pool import PoolSize
-from agentbank_jax.errors import UserError
+from agentbank_jax.errors import Terminated, UserError
 from agentbank_jax.evaluate.episode_log import EpisodeLog, difference, fingerprint, read_fingerprint
 from agentbank_jax.evaluate.rollout import Limits, episode_id, play
 from agentbank_jax.evaluate.scores import (
@@ -94,7 +94,7 @@ def evaluate_tasks(player: Player, problems: Sequence[Problems], workdir: pathli
 
   Raises:
     UserError: a log in `workdir` was played with other settings, or cannot be read.
-    KeyboardInterrupt: on Ctrl-C and SIGTERM. What has ended is in the log; the same call plays the rest.
+    KeyboardInterrupt: on Ctrl-C; Terminated: on SIGTERM. What has ended is in the log; the same call plays the rest.
   """
   scores = []
   for task, instances, files in problems:
@@ -144,11 +144,15 @@ def _terminate_as_interrupt() -> Iterator[None]:
   if threading.current_thread() is not threading.main_thread():  # only the main thread can set a handler
     yield
     return
-  before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+  before = signal.signal(signal.SIGTERM, _terminate)
   try:
     yield
   finally:
     signal.signal(signal.SIGTERM, before)
+
+
+def _terminate(number, frame):
+  raise Terminated
 
 
 def compare_logs(task: str, first: pathlib.Path, second: pathlib.Path, *, seed: int,
