@@ -20,7 +20,7 @@ from agentbank_jax.errors import UserError
 
 # Debian's /usr/bin/chromium is a script that adds keys and flags of its own; the program itself comes first.
 _CHROMIUM = ("/usr/lib/chromium/chromium", "chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-_INSTALL = "apt-get install --no-install-recommends chromium chromium-driver"
+INSTALL = "apt-get install --no-install-recommends chromium chromium-driver"
 _PROFILE = "agentbank-browser-"
 _FLAGS = (
     "--headless=new", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--no-default-browser-check",
@@ -137,7 +137,7 @@ def find_programs() -> tuple[str, str]:
   chromedriver = shutil.which("chromedriver")
   if not chromium or not chromedriver:
     missing = " and ".join(name for name, path in (("Chromium", chromium), ("ChromeDriver", chromedriver)) if not path)
-    raise UserError(f"no {missing} on this machine; {_INSTALL}")
+    raise UserError(f"no {missing} on this machine; {INSTALL}")
   return chromium, chromedriver
 
 

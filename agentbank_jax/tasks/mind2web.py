@@ -50,7 +50,7 @@ def random_turn(rng: random.Random, observation: str) -> str:
 
 
 def make_task(name: str, instances: Callable[[str, int, int], Iterator[Instance]], source: Source,
-              definition: str) -> Task:
+              definition: str, packages: tuple[str, ...] = ()) -> Task:
   """Returns a task on the offline evaluation; `definition` says what its score is."""
   return Task(
       name=name,
@@ -69,6 +69,9 @@ def make_task(name: str, instances: Callable[[str, int, int], Iterator[Instance]
       expert=expert,
       source=source,
       random_turn=random_turn,
+      runs="offline choice of elements and operations",
+      packages=packages,
+      problem="task",
       progress="share of the task's steps that are right so far",
   )
 

@@ -37,7 +37,8 @@ def make_pages_task(name: str, test: str) -> Task:
       definition=f"step and task success rate on {test} (Deng et al. 2023, arXiv:2306.06070, section 4.1): the element "
                  "is one of the annotated ones and the F1 of the operation's words is 1. All candidates are shown at "
                  "once, not five at a time; without the published ranker's ranks in the rows the right element is "
-                 "always among them, so the score is no published one")
+                 "always among them, so the score is no published one",
+      packages=("lxml",))
 
 
 def read_tasks(folder: str) -> list[tuple[str, Mapping[str, Any]]]:

@@ -75,5 +75,8 @@ def make_task(name: str, make_env: Callable[[], Env], instances: Callable[[str, 
       expert=expert,
       source=source,
       random_turn=random_turn,
+      runs="a shop's pages, its search and WebShop's reward",
+      packages=("tantivy", "thefuzz"),
+      problem="instruction",
       progress="the reward that buying now would give: type times the share of attributes, options and price met",
   )

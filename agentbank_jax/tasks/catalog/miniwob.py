@@ -7,6 +7,7 @@ import random
 import re
 
 from agentbank_jax.envs.base import Instance
+from agentbank_jax.envs.browser import INSTALL
 from agentbank_jax.envs.miniwob import GRAMMAR, MiniWobEnv
 from agentbank_jax.errors import UserError
 from agentbank_jax.tasks.task import Grammar, MetricCard, Source, Task
@@ -98,4 +99,8 @@ Action: one of {GRAMMAR}""",
                       "(AgentTuning's evaluation prompts, RCI's) hold solutions of many"),
     random_turn=_random_turn,
     processes=True,
+    runs="the miniwob package in headless Chromium",
+    packages=("miniwob", "selenium"),
+    programs={"chromedriver": INSTALL},
+    problem="",
 )
