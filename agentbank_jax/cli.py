@@ -6,11 +6,21 @@ import pathlib
 import re
 import sys
 import time
+import traceback
 from typing import NamedTuple
 
 from absl import flags, logging
 
-from agentbank_jax.errors import EXIT_ERROR, EXIT_INTERRUPTED, Interrupted, UserError, did_you_mean
+from agentbank_jax import distributed
+from agentbank_jax.errors import (
+    EXIT_ERROR,
+    EXIT_INTERRUPTED,
+    EXIT_MISSING,
+    Interrupted,
+    ProcessesMissing,
+    UserError,
+    did_you_mean,
+)
 
 
 class Verb(NamedTuple):
@@ -21,12 +31,14 @@ class Verb(NamedTuple):
     module: whose `run(config, workdir)` does it.
     config: in configs/: the settings where no file is given, and the keys that a given file must have.
     required: whether a file must be given.
+    shared: whether several processes can do it together.
   """
 
   what: str
   module: str
   config: str
   required: bool = False
+  shared: bool = False
 
 
 VERBS = {
@@ -38,7 +50,7 @@ VERBS = {
     "inspect": Verb("show a record or a trajectory token by token, trained tokens coloured",
                     "data_prep.inspect_records", "inspect"),
     "train": Verb("tune a model on packed records; resumes where it stopped", "agentbank_jax.train",
-                  "train_tiny", required=True),
+                  "train_tiny", required=True, shared=True),
     "evaluate": Verb("play tasks with a model or an expert, and score the episodes",
                      "agentbank_jax.evaluate.run", "evaluate"),
     "convert": Verb("Hugging Face safetensors <-> our model folder, checked", "agentbank_jax.convert.run", "convert"),
@@ -47,9 +59,20 @@ VERBS = {
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-  """Runs a verb and exits: 0 done, 2 an error that the message explains, 75 stopped but can go on, 130 Ctrl-C."""
+  """Runs a verb and exits: 0 done, 2 an error that the message explains, 75 stopped but can go on, 130 Ctrl-C.
+
+  Of several processes, 69: some did not start, or were lost at the start.
+  """
   argv = list(sys.argv if argv is None else argv)
-  sys.exit(_main(argv))
+  try:
+    code = _main(argv)
+  except Exception:
+    if not distributed.is_joined():
+      raise
+    traceback.print_exc()
+    code = 1
+  distributed.leave(code)
+  sys.exit(code)
 
 
 def _main(argv: list[str]) -> int:
@@ -70,8 +93,12 @@ def _main(argv: list[str]) -> int:
     print(f"agentbank: error: {e}", file=sys.stderr)
     return EXIT_ERROR
   except Interrupted as e:
-    print(f"agentbank: {e}", file=sys.stderr)
+    if distributed.is_lead():
+      print(f"agentbank: {e}", file=sys.stderr)
     return EXIT_INTERRUPTED
+  except ProcessesMissing as e:
+    print(f"agentbank: {e}", file=sys.stderr)
+    return EXIT_MISSING
   except KeyboardInterrupt:
     print("agentbank: interrupted", file=sys.stderr)
     return 130
@@ -84,8 +111,12 @@ def _run(name: str, verb: Verb, config, workdir: pathlib.Path) -> None:
   flags.FLAGS([name])  # absl's own, at their defaults: it complains about logging before that
   logging.set_verbosity(logging.WARNING)  # the libraries say much at INFO
   started = time.monotonic()
+  if "distributed" in config:
+    distributed.join(config, verb.shared)
   try:
     result = importlib.import_module(verb.module).run(config, workdir)
+    if not distributed.is_lead():
+      return
     path = write_summary(workdir, name, config, result, time.monotonic() - started)
   except OSError as e:  # what no verb has explained: a full disk, a folder without permission
     raise UserError(f"{e.filename or workdir}: {e.strerror or e}") from e
@@ -146,7 +177,7 @@ def _check_key(config, key: str) -> None:
       if part not in known:
         where = f" in {seen}" if seen else ""
         raise UserError(f"unknown config key {key!r}: no {part!r}{where}{did_you_mean(part, known)}")
-      node = node.get_ref(part).get() if hasattr(node, "get_ref") else node[part]
+      node = node[part]
     seen += part if part.startswith("[") or not seen else f".{part}"
 
 
@@ -162,7 +193,8 @@ def _usage() -> str:
       "usage: agentbank VERB --config=FILE [--config.key=value ...] [--workdir=DIR]", "",
       "Trajectory tuning of language-model agents, in JAX.", "", *lines, "",
       "agentbank VERB --help shows a verb's settings. Results and summary.json go to --workdir (runs/VERB).",
-      "Exit codes: 0 done; 2 an error, explained in one line; 75 stopped on request, run again to go on; 130 Ctrl-C."])
+      "Exit codes: 0 done; 2 an error, explained in one line; 69 not all processes of the run started; 75 stopped on "
+      "request, run again to go on; 130 Ctrl-C."])
 
 
 def _verb_usage(name: str, verb: Verb, argv: list[str]) -> str:

@@ -22,5 +22,10 @@ class Interrupted(Exception):
   """The run was asked to stop (SIGTERM), has saved its state and can be started again: exit code 75."""
 
 
+class ProcessesMissing(Exception):
+  """Other processes of this run did not start, or were lost at its start: exit code 69. Starting all again may do."""
+
+
 EXIT_ERROR = 2  # UserError
 EXIT_INTERRUPTED = 75  # Interrupted; sysexits' EX_TEMPFAIL: try again
+EXIT_MISSING = 69  # ProcessesMissing; sysexits' EX_UNAVAILABLE

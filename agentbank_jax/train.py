@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from agentbank_jax import data, flops
+from agentbank_jax import data, distributed, flops
 from agentbank_jax import step as steps
 from agentbank_jax.bundle import Bundle, write_bundle
 from agentbank_jax.chat import load_renderer
@@ -43,7 +43,8 @@ def run(config, workdir: pathlib.Path) -> dict[str, Any]:
     UserError: anything in config or data that does not fit; a loss that is not finite.
     Interrupted: SIGTERM or SIGINT came; the state is saved.
   """
-  return Trainer(config, workdir).run()
+  trainer = distributed.start_together("trainer", lambda: Trainer(config, workdir), config.distributed.start_seconds)
+  return trainer.run()
 
 
 class Trainer:
@@ -58,6 +59,8 @@ class Trainer:
       sharding = make_sharding(config.mesh, config.rules)
     self.execution = execution_lib.resolve(config.execution, jax.default_backend(), sharding)
     _check_settings(config, sharding)
+    # Which of the equal blocks of a batch this process's devices hold: processes that hold one together read it both.
+    self.reader, self.readers = distributed.batch_block(sharding.named("batch")) if sharding else (0, 1)
     self.batch_size = config.data.batch_size
     self.total_steps = _total_steps(config.train, self.dataset.num_rows["train"], self.batch_size)
     self.schedule = make_schedule(config.optim, self.total_steps)
@@ -76,7 +79,7 @@ class Trainer:
     with Checkpoints(folder, train.keep_last, train.keep_every) as checkpoints, _Signals() as stop:
       state, record = self._start(checkpoints)
       first = int(state.step)
-      log = MetricsLog(self.workdir, first, train.tensorboard)
+      log = MetricsLog(self.workdir, first, train.tensorboard, lead=jax.process_index() == 0)
       with contextlib.closing(log):
         state, last = self._loop(state, first, checkpoints, log, stop)
       checkpoints.save(canonical(state, self.execution), self._record(), wait=True)
@@ -139,8 +142,9 @@ class Trainer:
           last |= self._report(*pending, log, bar)
         pending = (number, metrics, host_batch)
         last_step = number == self.total_steps
+        stopping = stop.reached(number)
         evaluate = (train.eval_every and number % train.eval_every == 0) or last_step
-        save = (train.checkpoint_every and number % train.checkpoint_every == 0) or stop.received
+        save = (train.checkpoint_every and number % train.checkpoint_every == 0) or stopping
         if not (evaluate or save):
           continue
         last |= self._report(*pending, log, bar)
@@ -150,9 +154,9 @@ class Trainer:
           log.write(number, values)
           last |= values
         if save:
-          checkpoints.save(canonical(state, self.execution), self._record(), wait=stop.received)
+          checkpoints.save(canonical(state, self.execution), self._record(), wait=stopping)
         self.rates.exclude(time.perf_counter() - began)
-        if stop.received and not last_step:
+        if stopping and not last_step:
           raise Interrupted(f"stopped at step {number} of {self.total_steps}; saved. Run the same command to go on")
     return state, last
 
@@ -160,13 +164,14 @@ class Trainer:
     """Reads a step's metrics, checks them, and writes them where the config says so. Returns what it wrote."""
     values = {k: float(v) for k, v in metrics.items()}
     if not (math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"])):
-      path = self.workdir / f"not_finite_step_{number}.npz"
+      part = "" if self.readers == 1 else f"_rows_{self.reader}_of_{self.readers}"
+      path = self.workdir / f"not_finite_step_{number}{part}.npz"
       np.savez(path, **host_batch)
       raise UserError(f"loss {values['loss']}, gradient norm {values['grad_norm']} at step {number}: not finite. "
                       f"The batch is in {path}; the last checkpoint is from before")
     positions = host_batch["positions"][host_batch["segment_ids"] != 0].astype(np.int64) + 1
     keys = positions if self.model.sliding_window is None else np.minimum(positions, self.model.sliding_window)
-    scale = jax.process_count()  # the rates are the whole job's
+    scale = self.readers  # the rates are the whole job's
     self.rates.add(self.batch_size * self.dataset.seq_len, int(values["tokens"]), int(values["trained_tokens"]),
                    int(keys.sum()) * scale)
     bar.update(1)
@@ -184,10 +189,10 @@ class Trainer:
     rows = self.config.train.eval_batch_size
     total = data.num_steps(self.dataset.num_rows["eval"], rows, 1)
     batches = data.batches(self.dataset, "eval", rows, seed=None, epochs=1,
-                           process_index=jax.process_index(), process_count=jax.process_count())
+                           process_index=self.reader, process_count=self.readers)
     for batch in tqdm(batches, total=total, desc="eval", leave=False, disable=jax.process_index() != 0):
       sums, counts = self.eval_step(params, self._to_device(batch))
-      task_BS = _all_rows(batch["segment_tasks"])
+      task_BS = _host(global_batch({"tasks": batch["segment_tasks"]}, self.execution.sharding)["tasks"])
       real = task_BS >= 0
       np.add.at(nll, task_BS[real], _host(sums)[real])
       np.add.at(count, task_BS[real], _host(counts)[real])
@@ -201,7 +206,7 @@ class Trainer:
 
   def _train_batches(self, start_step: int) -> Iterator[dict[str, np.ndarray]]:
     return data.batches(self.dataset, "train", self.batch_size, seed=self.config.seed, start_step=start_step,
-                        process_index=jax.process_index(), process_count=jax.process_count())
+                        process_index=self.reader, process_count=self.readers)
 
   def _to_device(self, batch):
     return global_batch({k: batch[k] for k in MODEL_ARRAYS}, self.execution.sharding)
@@ -214,13 +219,24 @@ class Trainer:
 
 
 class _Signals:
-  """Notes SIGTERM and SIGINT instead of dying of them; the loop looks at `received` between steps."""
+  """Notes SIGTERM and SIGINT instead of dying of them; the loop asks between steps.
+
+  Of several processes one alone may be told, and all must stop after the same step. So there jax takes SIGTERM, and
+  lets all processes agree on a step (`reached_preemption_sync_point`); SIGINT is passed on to it.
+  """
 
   received = False
 
+  def reached(self, step: int) -> bool:
+    """Whether to stop after `step`; every process gets the same answer. Ask once after every step."""
+    if jax.process_count() == 1:
+      return self.received
+    from jax.experimental import multihost_utils
+    return multihost_utils.reached_preemption_sync_point(step)
+
   def __enter__(self):
     self._old = {}
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT) if jax.process_count() == 1 else (signal.SIGINT,):
       with contextlib.suppress(ValueError):  # not in the main thread: a notebook, a test
         self._old[number] = signal.signal(number, self._note)
     return self
@@ -230,6 +246,8 @@ class _Signals:
       signal.signal(number, self._old[number])
       signal.raise_signal(number)
     self.received = True
+    if jax.process_count() > 1:
+      signal.raise_signal(signal.SIGTERM)
 
   def __exit__(self, *_):
     for number, handler in self._old.items():
@@ -286,14 +304,6 @@ def _total_steps(config, rows: int, batch_size: int) -> int:
   if steps < 1:
     raise UserError(f"train.steps = {config.steps}, train.epochs = {config.epochs}: there is no step to do")
   return steps
-
-
-def _all_rows(local: np.ndarray) -> np.ndarray:
-  """Returns every process's rows, in process order."""
-  if jax.process_count() == 1:
-    return local
-  from jax.experimental import multihost_utils
-  return multihost_utils.process_allgather(local, tiled=True)
 
 
 def _host(array: jax.Array) -> np.ndarray:

@@ -1,6 +1,7 @@
 """What every training config starts from: each default is here, and nowhere in the code."""
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
 
 def training() -> ConfigDict:
@@ -46,6 +47,7 @@ def training() -> ConfigDict:
   config.train.peak_flops = None  # of one device, for MFU; None: by the table in agentbank_jax/flops.py
 
   execution_and_mesh(config)
+  several_processes(config)
   config.lock()  # a config file that misspells a key is told so
   config.model.overrides.unlock()
   return config
@@ -79,3 +81,16 @@ def execution_and_mesh(config: ConfigDict) -> None:
       "act_kv_heads": "tensor",
       "act_mlp": "tensor",
   })
+
+
+def several_processes(config: ConfigDict) -> None:
+  """Adds how a process finds the others of its run; see agentbank_jax/distributed.py and launch/README.md."""
+  config.distributed = ConfigDict()
+  config.distributed.cluster = "auto"  # auto: as the settings below, the environment or the cluster say | none: alone
+  config.distributed.coordinator = placeholder(str)  # "host:port"; None: JAX_COORDINATOR_ADDRESS, or the cluster's
+  config.distributed.num_processes = placeholder(int)  # None: JAX_NUM_PROCESSES, or the cluster's
+  config.distributed.process_id = placeholder(int)  # None: JAX_PROCESS_ID, or the cluster's
+  config.distributed.local_device_ids = placeholder(str)  # its GPUs, "0,1"; None: JAX_LOCAL_DEVICE_IDS, or all
+  config.distributed.simulated_devices = placeholder(int)  # CPU devices of this process, to rehearse a pod
+  config.distributed.start_seconds = 60  # who has not come by then is named, and all stop with exit code 69
+  config.distributed.heartbeat_seconds = 60  # a process that is silent for so long is lost, and all others stop

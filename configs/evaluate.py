@@ -15,7 +15,7 @@ The task's own expert, which needs no model and shows what the environments expe
 
 import ml_collections
 
-from configs.base import execution_and_mesh
+from configs.base import execution_and_mesh, several_processes
 
 
 def get_config() -> ml_collections.ConfigDict:
@@ -52,4 +52,5 @@ def get_config() -> ml_collections.ConfigDict:
   config.retry_excluded = False  # play episodes again that an earlier run had to exclude
   config.examples = 2  # solved, unsolved and excluded episodes of each task in the report
   execution_and_mesh(config)
+  several_processes(config)
   return config
