@@ -1,12 +1,13 @@
 """`agentbank VERB --config=FILE --config.key=value --workdir=DIR`. Nothing else parses flags."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 import importlib
 import pathlib
 import re
 import sys
 import time
 import traceback
+import types
 from typing import NamedTuple
 
 from absl import flags, logging
@@ -57,6 +58,8 @@ VERBS = {
     "doctor": Verb("say what is installed and ready here, and how to get the rest", "agentbank_jax.doctor", "doctor"),
 }
 
+_ROOT = pathlib.Path(__file__).parents[1]
+
 
 def main(argv: Sequence[str] | None = None) -> None:
   """Runs a verb and exits: 0 done, 2 an error that the message explains, 75 stopped but can go on, 130 Ctrl-C.
@@ -79,28 +82,37 @@ def _main(argv: list[str]) -> int:
   if len(argv) < 2 or argv[1] in ("-h", "--help", "help"):
     print(_usage())
     return 0 if len(argv) > 1 else EXIT_ERROR
-  try:
-    verb = VERBS.get(argv[1])
-    if verb is None:
-      raise UserError(f"no verb {argv[1]!r}{did_you_mean(argv[1], VERBS)}; see agentbank --help")
-    if any(arg in ("-h", "--help") for arg in argv[2:]):
-      print(_verb_usage(argv[1], verb, argv))
-      return 0
-    config, workdir = _parse(argv[1], verb, argv)
-    _run(argv[1], verb, config, workdir)
+  return exit_code("agentbank", lambda: _do(argv))
+
+
+def _do(argv: list[str]) -> int:
+  verb = VERBS.get(argv[1])
+  if verb is None:
+    raise UserError(f"no verb {argv[1]!r}{did_you_mean(argv[1], VERBS)}; see agentbank --help")
+  if any(arg in ("-h", "--help") for arg in argv[2:]):
+    print(_verb_usage(argv[1], verb, argv))
     return 0
+  config, workdir = _parse(argv[1], verb, argv)
+  _run(argv[1], verb, config, workdir)
+  return 0
+
+
+def exit_code(program: str, action: Callable[[], int]) -> int:
+  """Runs `action` and returns its exit code, or that of what it raises, told in one line."""
+  try:
+    return action()
   except UserError as e:
-    print(f"agentbank: error: {e}", file=sys.stderr)
+    print(f"{program}: error: {e}", file=sys.stderr)
     return EXIT_ERROR
   except Interrupted as e:
     if distributed.is_lead():
-      print(f"agentbank: {e}", file=sys.stderr)
+      print(f"{program}: {e}", file=sys.stderr)
     return EXIT_INTERRUPTED
   except ProcessesMissing as e:
-    print(f"agentbank: {e}", file=sys.stderr)
+    print(f"{program}: {e}", file=sys.stderr)
     return EXIT_MISSING
   except KeyboardInterrupt:
-    print("agentbank: interrupted", file=sys.stderr)
+    print(f"{program}: interrupted", file=sys.stderr)
     return 130
 
 
@@ -124,38 +136,56 @@ def _run(name: str, verb: Verb, config, workdir: pathlib.Path) -> None:
 
 
 def _parse(name: str, verb: Verb, argv: list[str]):
-  """Returns the locked config, overrides applied, and the workdir.
+  """Returns the locked config of a verb, overrides applied, and the workdir."""
+  values = parse(f"agentbank {name}", argv, _config_path(verb.config), verb.required, f"runs/{name}")
+  return values.config, pathlib.Path(values.workdir)
+
+
+def parse(command: str, argv: list[str], default: pathlib.Path, required: bool, workdir: str,
+          switches: Mapping[str, str] = types.MappingProxyType({})) -> flags.FlagValues:
+  """Returns the flags of a command: `config` (locked, overrides applied), `workdir` and the switches.
+
+  Args:
+    command: as it is typed, such as "agentbank train".
+    argv: all of it; the flags begin with argv[2].
+    default: the config file where none is given, and the keys that a given file must have.
+    required: whether a file must be given.
+    workdir: where results go by default.
+    switches: more flags, false by default, with what they are for.
 
   Raises:
     UserError: a flag, a file, a key or a value that is wrong; a key gets the nearest that exists.
   """
-  default = str(_config_path(verb.config))
   args = [argv[0], *argv[2:]]
-  if verb.required and not any(re.match(r"--?config(=|$)", a) for a in args):
-    raise UserError(f"agentbank {name} needs --config=FILE; see configs/ and agentbank {name} --help")
+  folder = f"{default.parent.relative_to(_ROOT)}/"
+  if required and not any(re.match(r"--?config(=|$)", a) for a in args):
+    raise UserError(f"{command} needs --config=FILE; see {folder} and {command} --help")
   for arg in args[1:]:
     if (match := re.match(r"--?config=(.*)", arg)) and not pathlib.Path(match[1].split(":")[0]).is_file():
-      raise UserError(f"{match[1]}: no such config file; see configs/")
+      raise UserError(f"{match[1]}: no such config file; see {folder}")
   overrides = [m for a in args if (m := re.match(r"--?config\.([^=]+)(=|$)", a))]
   files = [a for a in args if not re.match(r"--?config\.", a)]
-  config = _flag_values(name, default, files).config
-  missing = [key for key in _flag_values(name, default, args[:1]).config if key not in config]
+  read = lambda arguments: _flag_values(default, workdir, switches, arguments)
+  config = read(files).config
+  missing = [key for key in read(args[:1]).config if key not in config]
   if missing:
-    raise UserError(f"the config has no key {missing[0]!r}; is it one of agentbank {name}? "
-                    f"Such a file is configs/{verb.config}.py")
+    raise UserError(f"the config has no key {missing[0]!r}; is it one of {command}? "
+                    f"Such a file is {folder}{default.name}")
   for override in overrides:
     _check_key(config, override[1])
-  values = _flag_values(name, default, args)
-  return values.config, pathlib.Path(values.workdir)
+  return read(args)
 
 
-def _flag_values(name: str, default: str, args: list[str]) -> flags.FlagValues:
+def _flag_values(default: pathlib.Path, workdir: str, switches: Mapping[str, str],
+                 args: list[str]) -> flags.FlagValues:
   from ml_collections import config_flags
   values = flags.FlagValues()
   try:
-    config_flags.DEFINE_config_file("config", default, "the config file", lock_config=True, flag_values=values,
+    config_flags.DEFINE_config_file("config", str(default), "the config file", lock_config=True, flag_values=values,
                                     sys_argv=args)
-    flags.DEFINE_string("workdir", f"runs/{name}", "where results go", flag_values=values)
+    flags.DEFINE_string("workdir", workdir, "where results go", flag_values=values)
+    for switch, what in switches.items():
+      flags.DEFINE_bool(switch, False, what, flag_values=values)
     rest = values(args)
   except Exception as e:  # the config file is a program of the user's: it can raise anything
     raise UserError(" ".join(str(e).split()) or type(e).__name__) from e

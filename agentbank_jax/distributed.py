@@ -24,6 +24,10 @@ T = TypeVar("T")
 _VARIABLES = {"coordinator": "JAX_COORDINATOR_ADDRESS", "num_processes": "JAX_NUM_PROCESSES",
               "process_id": "JAX_PROCESS_ID", "local_device_ids": "JAX_LOCAL_DEVICE_IDS"}
 
+# Of the clusters that jax knows, besides TPU VMs, those of which a process bears a trace.
+_TRACES = ("SLURM_PROCID", "OMPI_COMM_WORLD_RANK", "JOB_COMPLETION_INDEX", "TPU_WORKER_HOSTNAMES",
+           "TPU_PROCESS_ADDRESSES")
+
 
 class Membership(NamedTuple):
   """This process's place among several.
@@ -100,12 +104,12 @@ def join(config, shared: bool) -> None:
     UserError: wrong settings, processes that are not alike, or several for what one must do.
     ProcessesMissing: not all came; says which, or that the coordinator cannot be reached.
   """
-  import jax
   settings = config.distributed
   cpu = os.environ.get("JAX_PLATFORMS") == "cpu"
   if settings.simulated_devices is not None:
     if not cpu:
       raise UserError("distributed.simulated_devices is for rehearsals without accelerators: set JAX_PLATFORMS=cpu")
+    import jax
     jax.config.update("jax_num_cpu_devices", settings.simulated_devices)
   place = find(settings, os.environ)
   if place is None:
@@ -113,6 +117,7 @@ def join(config, shared: bool) -> None:
   if not shared:
     raise UserError(f"there are {place.num_processes} processes and this takes one: start one, or give each its own "
                     "part of the work, another --workdir and --config.distributed.cluster=none")
+  import jax
   report = roll_call.Report(place.process_id, socket.gethostname(), _alike(config))
   if place.process_id == 0:
     roll_call.hold(int(place.coordinator.rpartition(":")[2]), place.num_processes, report, settings.start_seconds)
@@ -213,9 +218,10 @@ def leave(code: int) -> None:
 
 def _ask_cluster(given: dict[str, Any], seconds: float) -> dict[str, Any]:
   """Fills in what is not `given` from what jax finds out about the cluster, where there is one it knows."""
+  if not any(name in os.environ for name in _TRACES) and "tpu" not in os.environ.get("JAX_PLATFORMS", ""):
+    return given
   from jax._src.clusters import ClusterEnv  # jax.distributed.initialize finds and joins in one go, too late to check
-  # Open MPI and SLURM set the variables that make them known in every process they start; Kubernetes does so in
-  # every container, and only an indexed Job has numbers.
+  # Kubernetes makes itself known in every container; only those of an indexed Job have numbers.
   kinds = [kind for kind in ClusterEnv._cluster_types if not kind.opt_in_only_method
            and (kind.__name__ != "K8sCluster" or "JOB_COMPLETION_INDEX" in os.environ)]
   cluster = next((kind for kind in kinds if kind.is_env_present()), None)
