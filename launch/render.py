@@ -28,7 +28,7 @@ def check(config, *plain: str) -> None:
     raise UserError(f"name is {config.name!r}; use up to 40 lower-case letters, digits and -, beginning with a letter")
   for key in plain:
     value = config[key]
-    if value is not None and not re.fullmatch(r"[\w@%+=:,./-]+", str(value)):
+    if value not in (None, "") and not re.fullmatch(r"[\w@%+=:,./-]+", str(value)):
       raise UserError(f"{key} is {value!r}; it has characters that do not belong there")
 
 

@@ -8,6 +8,7 @@
   launch run $RUN --config.bucket=my-bucket --config.command="agentbank train --workdir=/mnt/agentbank/samoyed ..."
   launch delete $RUN
 
+Pods of a set may start minutes apart: give the command --config.distributed.start_seconds=600 where they do.
 JobSet starts all pods again when one is preempted or lost, up to max_restarts times; not after exit code 2, an error
 that would be the same again. With XPK's clusters, leave `create` out. Never run against a real cluster by the authors:
 see launch/README.md for what was tested.
@@ -42,6 +43,7 @@ def get_config() -> ConfigDict:
   config.bucket = placeholder(str)  # mounted with Cloud Storage FUSE at ...
   config.mount = "/mnt/agentbank"
   config.priority_class = placeholder(str)
+  config.host_network = False  # True is faster between slices; the bucket's driver may not take it
   config.queue = placeholder(str)  # Kueue's LocalQueue, as XPK's clusters have
 
   config.grace_seconds = 120  # from SIGTERM to SIGKILL: a checkpoint must be written in it

@@ -54,9 +54,10 @@ def run(config, workdir: pathlib.Path, shell: Shell) -> int:
   manifest = workdir / f"{config.name}.yaml"
   settings = {key: config[key] for key in (
       "name", "namespace", "max_restarts", "slices", "accelerator", "topology", "chips_per_host", "spot", "image",
-      "service_account", "bucket", "mount", "priority_class", "queue", "grace_seconds")}
+      "service_account", "bucket", "mount", "priority_class", "queue", "host_network", "grace_seconds")}
   shell.write(manifest, render("jobset.yaml.j2", hosts=hosts, command=command_of(config), **settings), "the JobSet")
-  there = _kubectl(config, "get", "jobset", config.name, "--ignore-not-found", "--output=jsonpath={.status.terminalState}")
+  there = _kubectl(config, "get", "jobset", config.name, "--ignore-not-found",
+                   "--output=jsonpath={.status.terminalState}")
   if ended := shell.run(there, "is there one of that name that has ended?").out.strip():
     raise UserError(f"a JobSet {config.name} is there and has {ended}: delete it, or choose another name")
   shell.run(_kubectl(config, "apply", "-f", str(manifest)), "start it, or leave it as it is where it runs")
