@@ -3,6 +3,7 @@
 import json
 import pathlib
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -65,6 +66,27 @@ def checkout(tmp_path):
   for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "all"]):
     subprocess.run([*git, *command], check=True)
   return folder
+
+
+# The README.
+
+
+def _readme_commands():
+  """Returns the arguments of every launch command in launch/README.md, its variables put in."""
+  commands = []
+  for block in re.findall(r"```bash\n(.*?)```", (ROOT / "launch" / "README.md").read_text(), re.DOTALL):
+    block = block.replace("\\\n", " ")
+    run = re.search(r'^RUN="(.*?)"$', block, re.DOTALL | re.MULTILINE)
+    for line in block.splitlines():
+      if line.startswith("python -m launch ") and "VERB" not in line:
+        line = line.replace("$RUN", " ".join(run[1].split()) if run else "")
+        commands.append(shlex.split(line, comments=True)[2:])
+  return commands
+
+
+@pytest.mark.parametrize("args", _readme_commands(), ids=lambda args: f"{args[1]}-{args[2].split('/')[-1]}")
+def test_the_commands_of_the_readme_work(args, tmp_path, monkeypatch, capfd):
+  assert tool.main([*args, f"--workdir={tmp_path}", "--dry_run"]) == 0
 
 
 # The verdict.
