@@ -97,7 +97,9 @@ def main(name: str, args: list[str]) -> int:
 
 
 def _gcloud(folder, args, scenario, following) -> int:
-  """Scenario: create (exit code, stderr), states (of describe), ssh (a list of "", "gone" or "unreachable")."""
+  """Scenario: create (exit code, stderr), states (of describe), events (of the calls that ask the workers how they are:
+  "", "gone", "unreachable", "kill I", "mute I").
+  """
   if args[:2] != ["compute", "tpus"]:
     return 0
   action = args[3]
@@ -139,6 +141,8 @@ def _gcloud(folder, args, scenario, following) -> int:
     if event.startswith("kill "):  # the machine's kernel, out of memory, say
       pid = (folder / f"worker-{event[5:]}" / "victim").read_text()
       os.kill(int(pid), signal.SIGKILL)
+    if event.startswith("mute "):  # a gcloud that says nothing of a worker it cannot reach
+      homes.pop(int(event[5:]))
   worst = 0
   for home in homes:
     done = subprocess.run(["bash", "-c", command], cwd=home, stdin=subprocess.DEVNULL,

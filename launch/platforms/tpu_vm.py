@@ -9,7 +9,7 @@ import pathlib
 import re
 from typing import NamedTuple
 
-from agentbank_jax.errors import UserError
+from agentbank_jax.errors import EXIT_INTERRUPTED, UserError
 from launch.outcome import LOST, describe, judge
 from launch.render import check, command_of, render
 from launch.shell import Done, Shell, last_line, new_attempt
@@ -22,7 +22,7 @@ _PLAIN = ("project", "zone", "accelerator_type", "runtime_version", "network", "
 
 
 class Worker(NamedTuple):
-  """What one worker says of its part: state idle, running, exited or lost; code and last words where it exited."""
+  """What one worker says of its part: idle, running, lost, exited or stopped (on request); then code and last words."""
 
   host: str
   state: str
@@ -92,23 +92,29 @@ def run(config, workdir: pathlib.Path, shell: Shell) -> int:
   """
   _check(config)
   script = workdir / f"{config.name}-worker.sh"
-  text = render("worker.sh.j2", name=config.name, command=command_of(config), grace_seconds=config.grace_seconds)
+  text = render("worker.sh.j2", name=config.name, command=command_of(config), grace_seconds=config.grace_seconds,
+                bucket=config.bucket, mount=config.mount)
   for attempt in range(config.max_restarts + 1):
     workers = _ask(config, shell) if not shell.dry_run else []
+    hosts = {worker.host for worker in workers}
     if not any(worker.state == "running" for worker in workers):
       shell.write(script, text, "one worker's part of the run")
       _copy(config, shell, [script])
-      shell.run(_ssh(config, f"bash {script.name} start"), "start on every worker")
-    codes = _watch(config, shell)
+      done = shell.run(_ssh(config, f"bash {script.name} start"), "start on every worker")
+      hosts = set(re.findall(r"^worker (\S+) (?:started|running already)$", done.out, re.MULTILINE))
+    codes = _watch(config, shell, hosts)
     if shell.dry_run:
       _gather(config, shell, new_attempt(workdir), count=1)
       return 0
     outcome = judge(codes)
     present = outcome.kind == "done" or _is_present(config, shell)
     if present:
-      _gather(config, shell, new_attempt(workdir), count=len(_ask(config, shell)))
+      _gather(config, shell, new_attempt(workdir), count=len(hosts))
     if outcome.kind == "done":
       return 0
+    if present and any(worker.state == "stopped" for worker in _ask(config, shell)):
+      shell.say("stopped on request; run goes on")
+      return EXIT_INTERRUPTED
     if outcome.kind == "failed":
       shell.say(f"{outcome.why}: another start would not help")
       return outcome.code
@@ -165,14 +171,15 @@ VERBS = {"create": create, "setup": setup, "run": run, "status": status, "logs":
 _SILENT = "a worker that does not answer"
 
 
-def _watch(config, shell: Shell) -> dict[str, int]:
+def _watch(config, shell: Shell, hosts: set[str]) -> dict[str, int]:
   """Waits until every worker has ended, or one in a way that ends the run. Returns exit codes by host."""
   failures = 0
 
   def look(done: Done) -> dict[str, int] | None:
     nonlocal failures
     workers = _parse(done.out)
-    failures = failures + 1 if done.code else 0
+    silent = not hosts or not hosts <= {worker.host for worker in workers}  # not every gcloud fails for one worker
+    failures = failures + 1 if done.code or silent else 0
     if failures >= config.unreachable_polls or (failures and not _is_present(config, shell)):
       return {_SILENT: LOST}
     for worker in workers:
@@ -180,10 +187,10 @@ def _watch(config, shell: Shell) -> dict[str, int]:
         shell.say(f"{worker.host} {describe(worker.code)}; last words: {worker.words}")
     ended = {worker.host: LOST if worker.code is None else worker.code for worker in workers
              if worker.state != "running"}
-    if done.code and any(ended.values()):
+    if failures and any(ended.values()):
       ended[_SILENT] = LOST  # it may be why the others have failed
     # Where one has failed, the others end by themselves or never: what they say now is enough.
-    return ended if any(ended.values()) or (not done.code and len(ended) == len(workers)) else None
+    return ended if any(ended.values()) or (not failures and len(ended) == len(workers)) else None
 
   found = shell.poll(_ssh(config, f"bash {config.name}-worker.sh status"), "wait for every worker", look,
                      config.poll_every)
@@ -199,7 +206,7 @@ def _ask(config, shell: Shell) -> list[Worker]:
 def _parse(text: str) -> list[Worker]:
   workers = []
   for line in text.splitlines():
-    if match := re.match(r"worker (\S+) (idle|running|exited|lost)(?: (\d+))? ?(.*)", line):
+    if match := re.match(r"worker (\S+) (idle|running|lost|exited|stopped)(?: (\d+))? ?(.*)", line):
       host, state, code, words = match.groups()
       workers.append(Worker(host, state, None if code is None else int(code), words))
   return sorted(workers)
@@ -215,8 +222,10 @@ def _gather(config, shell: Shell, folder: pathlib.Path, count: int) -> None:
   for number in range(count):
     node, worker = divmod(number, max(count // config.slices, 1))
     path = folder / (f"worker-{worker}.log" if config.slices == 1 else f"slice-{node}-worker-{worker}.log")
-    shell.attempt(_ssh(config, f"bash {config.name}-worker.sh log", str(worker), str(node)), f"log of worker {number}",
-                  output=path)
+    done = shell.attempt(_ssh(config, f"bash {config.name}-worker.sh log", str(worker), str(node)),
+                         f"log of worker {number}", output=path)
+    if done.code:
+      shell.say(f"{path} is not whole: {last_line(done.err)}")
   shell.say(f"logs in {folder}")
 
 
