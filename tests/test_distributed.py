@@ -371,17 +371,15 @@ def test_processes_that_do_not_come_end_the_others_with_69(packed, tmp_path):
 @pytest.mark.parametrize("mesh", [{}, {"mesh.data": 2, "mesh.fsdp": 2, "mesh.tensor": 2},
                                   {"mesh.fsdp": 2, "mesh.tensor": 4}], ids=["fsdp8", "2x2x2", "tensor4"])
 def test_one_two_and_four_processes_of_eight_devices_do_the_same(packed, tmp_path, mesh):
-  """The losses of 20 steps differ by less than 1e-6, relatively: the collectives of one process add in another order.
-
-  Those of two and of four processes are equal to the bit.
-  """
+  """The losses of 20 steps differ by less than 1e-6, relatively (1.2e-7 seen, a float32's last bit): sums over devices
+  of one process and of several are taken in another order."""
   settings = {"train.steps": 20} | mesh
   for processes in (1, 2, 4):
     _finish(_train(tmp_path / str(processes), packed, processes, 8 // processes, settings))
   one, two, four = (_lines(tmp_path / str(processes)) for processes in (1, 2, 4))
   assert len(one) == 20
   _assert_same(two, one, rtol=1e-6)
-  _assert_same(four, two, rtol=0)
+  _assert_same(four, one, rtol=1e-6)
 
 
 def _processes_of(launcher):
@@ -398,17 +396,19 @@ def _wait_for_step(folder, step, launcher):
 
 
 @pytest.mark.slow
-def test_killed_in_four_processes_it_goes_on_in_two(packed, tmp_path):
-  settings = {"train.steps": 40, "train.checkpoint_every": 5}
+@pytest.mark.parametrize("processes, rtol", [(4, 0), (2, 1e-6)])
+def test_killed_in_four_processes_it_goes_on(packed, tmp_path, processes, rtol):
+  """Bit for bit in as many processes; in fewer, with the same mesh, up to the last bit of a sum."""
+  settings = {"train.steps": 20, "train.checkpoint_every": 4}
   _finish(_train(tmp_path / "unbroken", packed, 4, 2, settings))
   launcher = _train(tmp_path / "killed", packed, 4, 2, settings)
-  _wait_for_step(tmp_path / "killed", random.randint(6, 35), launcher)
+  _wait_for_step(tmp_path / "killed", random.randint(5, 16), launcher)
   os.kill(_processes_of(launcher)[random.randrange(4)], signal.SIGKILL)
   assert "was killed by SIGKILL or lost (exit code 137)" in _finish(launcher, code=137)
-  _finish(_train(tmp_path / "killed", packed, 2, 4, settings))
+  _finish(_train(tmp_path / "killed", packed, processes, 8 // processes, settings))
   summary = json.loads((tmp_path / "killed" / "run" / "summary.json").read_text())
-  assert summary["resumed_from"] >= 5
-  _assert_same(_lines(tmp_path / "killed"), _lines(tmp_path / "unbroken"), rtol=0)
+  assert summary["resumed_from"] >= 4
+  _assert_same(_lines(tmp_path / "killed"), _lines(tmp_path / "unbroken"), rtol=rtol)
 
 
 @pytest.mark.slow
