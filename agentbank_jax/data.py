@@ -1,7 +1,7 @@
 """Packed rows -> batches. The iterator's state is one integer: the step.
 
 The global batch of a step is a pure function of (seed, step), however many processes share it: each
-reads only the rows that its devices hold, a contiguous block of the batch. So a run resumes at any step, on any number
+reads only its own rows, a contiguous block of the batch. So a run resumes at any step, on any number
 of hosts, from the step alone.
 
 Shapes: L = positions in a row, S = most segments in a row, B = rows of the global batch.
@@ -125,8 +125,9 @@ def num_steps(num_rows: int, batch_size: int, epochs: int) -> int:
 
 
 def batches(dataset: PackedDataset, split: str, batch_size: int, *, seed: int | None, start_step: int = 0,
-            rows: range | None = None, epochs: int | None = None) -> Iterator[dict[str, np.ndarray]]:
-  """Yields rows of the global batches `start_step`, `start_step + 1`, ...
+            process_index: int = 0, process_count: int = 1,
+            epochs: int | None = None) -> Iterator[dict[str, np.ndarray]]:
+  """Yields this process's part of the global batches `start_step`, `start_step + 1`, ...
 
   Every epoch has every row once, in an order of its own. A partial last batch is filled up with empty
   rows (`segment_ids` 0, no loss), never dropped.
@@ -137,24 +138,28 @@ def batches(dataset: PackedDataset, split: str, batch_size: int, *, seed: int | 
     batch_size: B, rows of the global batch.
     seed: of the order; None keeps the stored order, in every epoch.
     start_step: the first step to yield.
-    rows: which of the B rows this process reads (`Sharding.local_rows`); None for all.
+    process_index: which block of `B / process_count` rows.
+    process_count: processes that share the batch.
     epochs: passes over the split; None: without end.
 
   Yields:
-    tokens, targets, segment_ids, positions int32 [rows, L]; loss_mask bool [rows, L];
-    segment_tasks int32 [rows, S], the task of each segment or -1.
+    tokens, targets, segment_ids, positions int32 [B / process_count, L]; loss_mask bool [.., L];
+    segment_tasks int32 [.., S], the task of each segment or -1.
 
   Raises:
-    UserError: no such split.
+    UserError: no such split, or a batch that the processes cannot share.
   """
-  rows = range(batch_size) if rows is None else rows
-  if not (batch_size > 0 and 0 <= rows.start < rows.stop <= batch_size and start_step >= 0):
-    raise ValueError(f"{rows} of a batch of {batch_size}, step {start_step}")
-  return _iterate(dataset, dataset.source(split), batch_size, seed, start_step, rows, epochs)
+  if batch_size < 1 or batch_size % process_count:
+    raise UserError(f"a batch of {batch_size} rows cannot be shared by {process_count} processes: "
+                    "make the batch size a multiple of their number")
+  if not (0 <= process_index < process_count and start_step >= 0):
+    raise ValueError(f"process {process_index} of {process_count}, step {start_step}")
+  return _iterate(dataset, dataset.source(split), batch_size, seed, start_step, process_index, process_count,
+                  epochs)
 
 
 def _iterate(dataset: PackedDataset, source: Any, batch_size: int, seed: int | None, start_step: int,
-             rows: range, epochs: int | None) -> Iterator[dict[str, np.ndarray]]:
+             process_index: int, process_count: int, epochs: int | None) -> Iterator[dict[str, np.ndarray]]:
   import grain
   # Only the order is a grain data set of rows: it is indexed, so that a row that belongs to another
   # process is never read.
@@ -162,13 +167,15 @@ def _iterate(dataset: PackedDataset, source: Any, batch_size: int, seed: int | N
   if seed is not None:
     order = order.seed(seed).shuffle()
   order = order.repeat(None)
+  local_size = batch_size // process_count
   stop_row = sys.maxsize if epochs is None else len(source) * epochs
   stop_step = sys.maxsize if epochs is None else num_steps(len(source), batch_size, epochs)
 
   def load(step: int) -> dict[str, np.ndarray]:
-    indices = range(step * batch_size + rows.start, step * batch_size + rows.stop)
-    records = [source[int(order[i])] if i < stop_row else _empty_row(dataset) for i in indices]
-    return {name: np.stack([record[name] for record in records]) for name in _ARRAYS}
+    first = step * batch_size + process_index * local_size
+    indices = range(first, first + local_size)
+    rows = [source[int(order[i])] if i < stop_row else _empty_row(dataset) for i in indices]
+    return {name: np.stack([row[name] for row in rows]) for name in _ARRAYS}
 
   if start_step < stop_step:
     steps = grain.MapDataset.range(start_step, stop_step).map(load)

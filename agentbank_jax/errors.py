@@ -34,5 +34,10 @@ class Terminated(KeyboardInterrupt):
   """SIGTERM came where Ctrl-C would stop the run just as well; what is done is kept: exit code 75."""
 
 
+class ProcessesMissing(Exception):
+  """Other processes of this run did not start, or were lost at its start: exit code 69. Starting all again may do."""
+
+
 EXIT_ERROR = 2  # UserError
 EXIT_INTERRUPTED = 75  # Interrupted, Terminated; sysexits' EX_TEMPFAIL: try again
+EXIT_MISSING = 69  # ProcessesMissing; sysexits' EX_UNAVAILABLE

@@ -14,14 +14,18 @@ from agentbank_jax.models.config import LlamaConfig
 class MetricsLog:
   """Appends to `metrics.jsonl` in a folder; also TensorBoard event files where asked."""
 
-  def __init__(self, folder: pathlib.Path, resume_step: int, tensorboard: bool):
+  def __init__(self, folder: pathlib.Path, resume_step: int, tensorboard: bool, lead: bool = True):
     """Args:
       resume_step: lines of later steps, which a resumed run will write again, are taken away.
       tensorboard: needs the package tensorboardX.
+      lead: whether this process writes; of several, one does.
 
     Raises:
       UserError: tensorboardX is wanted and not installed, or the file there is not ours.
     """
+    self._file = self._board = None
+    if not lead:
+      return
     path = folder / "metrics.jsonl"
     kept = []
     if path.exists():
@@ -34,7 +38,6 @@ class MetricsLog:
             raise UserError(f"{path} line {number} is not a metrics line; move the file away") from None
     path.write_text("".join(line + "\n" for line in kept))
     self._file = LineFile(path)
-    self._board = None
     if tensorboard:
       try:
         from tensorboardX import SummaryWriter
@@ -45,13 +48,15 @@ class MetricsLog:
                                   filename_suffix=f".from{resume_step}")
 
   def write(self, step: int, values: Mapping[str, float]) -> None:
-    self._file.append(json.dumps({"step": step, **values}))
+    if self._file:
+      self._file.append(json.dumps({"step": step, **values}))
     if self._board:
       for name, value in values.items():
         self._board.add_scalar(name, value, step)
 
   def close(self) -> None:
-    self._file.close()
+    if self._file:
+      self._file.close()
     if self._board:
       self._board.close()
 

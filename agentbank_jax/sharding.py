@@ -62,15 +62,6 @@ class Sharding:
     """Returns into how many parts a logical axis is cut."""
     return math.prod(self.mesh.shape[m] for m in self._rules[axis])
 
-  def local_rows(self, batch_size: int) -> range:
-    """Returns the rows of a global batch that this process's devices hold: those it must read.
-
-    Where the mesh cuts a row along its length, or cuts heads, over several processes, they share rows.
-    """
-    slices = self.named("batch").addressable_devices_indices_map((batch_size,)).values()
-    bounds = [index[0].indices(batch_size) for index in slices]
-    return range(min(start for start, _, _ in bounds), max(stop for _, stop, _ in bounds))
-
 
 def make_mesh(shape: Mapping[str, int], devices=None) -> Mesh:
   """Builds the mesh of `shape` (axis -> size; at most one -1 takes the devices that are left).
@@ -121,22 +112,17 @@ def make_sharding(mesh_shape: Mapping[str, int], rules: Mapping[str, str | tuple
   return Sharding(make_mesh(mesh_shape, devices), tuple(normal))
 
 
-def global_batch(batch: Mapping[str, np.ndarray], sharding: Sharding | None,
-                 batch_size: int | None = None) -> dict[str, jax.Array]:
-  """Turns this process's rows into global arrays, cut along batch and length.
+def global_batch(batch: Mapping[str, np.ndarray], sharding: Sharding | None, batch_size: int | None = None,
+                 axes: tuple[str | None, ...] = ("batch", "length")) -> dict[str, jax.Array]:
+  """Turns this process's rows into global arrays.
 
   Args:
-    batch: arrays [local rows, L]: the rows `Sharding.local_rows` of the global batch.
+    batch: arrays [local rows, ...], whole rows, also where the mesh cuts them along their length.
     batch_size: rows of the global batch; None where this process holds them all.
+    axes: the arrays' logical axes.
   """
   if sharding is None:
     return {k: jax.device_put(v) for k, v in batch.items()}
-  named = sharding.named("batch", "length")
-
-  def place(v):
-    rows = batch_size or len(v)
-    first = sharding.local_rows(rows).start
-    read = lambda index: v[slice(*(i - first for i in index[0].indices(rows)[:2])), index[1]]
-    return jax.make_array_from_callback((rows, v.shape[1]), named, read)
-
-  return {k: place(v) for k, v in batch.items()}
+  named = sharding.named(*axes)
+  return {k: jax.make_array_from_process_local_data(named, v, (batch_size or len(v), *v.shape[1:]))
+          for k, v in batch.items()}

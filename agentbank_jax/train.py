@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from agentbank_jax import data, flops
+from agentbank_jax import data, distributed, flops
 from agentbank_jax import step as steps
 from agentbank_jax.bundle import write_bundle
 from agentbank_jax.checkpoint import Checkpoints
@@ -42,7 +42,8 @@ def run(config, workdir: pathlib.Path) -> dict[str, Any]:
     UserError: anything in config or data that does not fit; a loss that is not finite.
     Interrupted: SIGTERM or SIGINT came; the state is saved.
   """
-  return Trainer(config, workdir).run()
+  trainer = distributed.start_together("trainer", lambda: Trainer(config, workdir), config.distributed.start_seconds)
+  return trainer.run()
 
 
 class Trainer:
@@ -57,6 +58,8 @@ class Trainer:
       sharding = make_sharding(config.mesh, config.rules)
     self.execution = execution_lib.resolve(config.execution, jax.default_backend(), sharding)
     _check_settings(config, self.execution, self.dataset)
+    # Which of the equal blocks of a batch this process's devices hold: processes that hold one together read it both.
+    self.reader, self.readers = distributed.batch_block(sharding.named("batch")) if sharding else (0, 1)
     self.batch_size = config.data.batch_size
     self.total_steps = _total_steps(config.train, self.dataset.num_rows["train"], self.batch_size)
     self.schedule = make_schedule(config.optim, self.total_steps)
@@ -74,7 +77,7 @@ class Trainer:
     with Checkpoints(folder, train.keep_last, train.keep_every) as checkpoints, _Signals() as stop:
       state, record = self._start(checkpoints)
       first = int(state.step)
-      log = MetricsLog(self.workdir, first, train.tensorboard)
+      log = MetricsLog(self.workdir, first, train.tensorboard, lead=jax.process_index() == 0)
       with contextlib.closing(log):
         state, last = self._loop(state, first, checkpoints, log, stop)
       checkpoints.save(canonical(state, self.execution), self._record(), wait=True)
@@ -138,7 +141,8 @@ class Trainer:
         pending = (number, metrics, host_batch)
         last_step = number == self.total_steps
         evaluate = (train.eval_every and number % train.eval_every == 0) or last_step
-        save = (train.checkpoint_every and number % train.checkpoint_every == 0) or stop.received
+        stopping = stop.reached(number)
+        save = (train.checkpoint_every and number % train.checkpoint_every == 0) or stopping
         if not (evaluate or save):
           continue
         last |= self._report(*pending, log, bar)
@@ -148,9 +152,9 @@ class Trainer:
           log.write(number, values)
           last |= values
         if save:
-          checkpoints.save(canonical(state, self.execution), self._record(), wait=stop.received)
+          checkpoints.save(canonical(state, self.execution), self._record(), wait=stopping)
         self.rates.exclude(time.perf_counter() - began)
-        if stop.received and not last_step:
+        if stopping and not last_step:
           raise Interrupted(f"stopped at step {number} of {self.total_steps}; saved. Run the same command to go on")
     return state, last
 
@@ -158,15 +162,16 @@ class Trainer:
     """Reads a step's metrics, checks them, and writes them where the config says so. Returns what it wrote."""
     values = {k: float(v) for k, v in metrics.items()}
     if not (math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"])):
-      path = self.workdir / f"not_finite_step_{number}.npz"
+      part = "" if self.readers == 1 else f"_rows_{self.reader}_of_{self.readers}"
+      path = self.workdir / f"not_finite_step_{number}{part}.npz"
       np.savez(path, **host_batch)
       raise UserError(f"loss {values['loss']}, gradient norm {values['grad_norm']} at step {number}: not finite. "
                       f"The batch is in {path}; the last checkpoint is from before")
     positions = host_batch["positions"][host_batch["segment_ids"] != 0].astype(np.int64) + 1
     keys = positions if self.model.sliding_window is None else np.minimum(positions, self.model.sliding_window)
-    scale = self.batch_size / len(host_batch["positions"])  # the rates are the whole job's
+    scale = self.readers  # the rates are the whole job's
     self.rates.add(self.batch_size * self.dataset.seq_len, int(values["tokens"]), int(values["trained_tokens"]),
-                   int(keys.sum() * scale))
+                   int(keys.sum()) * scale)
     bar.update(1)
     if number % self.config.train.log_every and number != self.total_steps:
       return {}
@@ -181,10 +186,12 @@ class Trainer:
     nll, count = np.zeros(len(tasks)), np.zeros(len(tasks))
     rows = self.config.train.eval_batch_size
     total = data.num_steps(self.dataset.num_rows["eval"], rows, 1)
-    batches = data.batches(self.dataset, "eval", rows, seed=None, epochs=1, rows=self._local_rows(rows))
+    batches = data.batches(self.dataset, "eval", rows, seed=None, epochs=1,
+                           process_index=self.reader, process_count=self.readers)
     for batch in tqdm(batches, total=total, desc="eval", leave=False, disable=jax.process_index() != 0):
       sums, counts = self.eval_step(params, self._to_device(batch, rows))
-      task_BS = self._all_rows(batch["segment_tasks"], rows)
+      tasks_BS = {"tasks": batch["segment_tasks"]}
+      task_BS = _host(global_batch(tasks_BS, self.execution.sharding, rows, ("batch", None))["tasks"])
       real = task_BS >= 0
       np.add.at(nll, task_BS[real], _host(sums)[real])
       np.add.at(count, task_BS[real], _host(counts)[real])
@@ -198,25 +205,10 @@ class Trainer:
 
   def _train_batches(self, start_step: int) -> Iterator[dict[str, np.ndarray]]:
     return data.batches(self.dataset, "train", self.batch_size, seed=self.config.seed, start_step=start_step,
-                        rows=self._local_rows(self.batch_size))
-
-  def _local_rows(self, batch_size: int) -> range | None:
-    return self.execution.sharding and self.execution.sharding.local_rows(batch_size)
+                        process_index=self.reader, process_count=self.readers)
 
   def _to_device(self, batch, batch_size: int):
     return global_batch({k: batch[k] for k in steps.MODEL_ARRAYS}, self.execution.sharding, batch_size)
-
-  def _all_rows(self, local: np.ndarray, batch_size: int) -> np.ndarray:
-    """Returns the whole batch's rows on every process; processes may share rows."""
-    if jax.process_count() == 1:
-      return local
-    from jax.experimental import multihost_utils
-    rows = self._local_rows(batch_size)
-    whole = np.zeros((batch_size, *local.shape[1:]), local.dtype)
-    known = np.zeros(batch_size, bool)
-    whole[rows.start:rows.stop], known[rows.start:rows.stop] = local, True
-    wholes, knowns = multihost_utils.process_allgather((whole, known))
-    return wholes[knowns.argmax(0), np.arange(batch_size)]
 
   def _write_model(self, state) -> None:
     dtype, params, model = self.config.train.write_model, canonical(state, self.execution).params, self.model
@@ -234,13 +226,24 @@ class Trainer:
 
 
 class _Signals:
-  """Notes SIGTERM and SIGINT instead of dying of them; the loop looks at `received` between steps."""
+  """Notes SIGTERM and SIGINT instead of dying of them; the loop asks between steps.
+
+  Of several processes one alone may be told, and all must stop after the same step. So there jax takes SIGTERM, and
+  lets all processes agree on a step (`reached_preemption_sync_point`); SIGINT is passed on to it.
+  """
 
   received = False
 
+  def reached(self, step: int) -> bool:
+    """Whether to stop after `step`; every process gets the same answer. Ask once after every step."""
+    if jax.process_count() == 1:
+      return self.received
+    from jax.experimental import multihost_utils
+    return multihost_utils.reached_preemption_sync_point(step)
+
   def __enter__(self):
     self._old = {}
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT) if jax.process_count() == 1 else (signal.SIGINT,):
       with contextlib.suppress(ValueError):  # not in the main thread: a notebook, a test
         self._old[number] = signal.signal(number, self._note)
     return self
@@ -250,6 +253,8 @@ class _Signals:
       signal.signal(number, self._old[number])
       signal.raise_signal(number)
     self.received = True
+    if jax.process_count() > 1:
+      signal.raise_signal(signal.SIGTERM)
 
   def __exit__(self, *_):
     for number, handler in self._old.items():

@@ -74,6 +74,7 @@ def training() -> ConfigDict:
   config.compile.chunk = 16  # ... and so many steps in one program
 
   execution_and_mesh(config)
+  several_processes(config)
   config.lock()  # a config file that misspells a key is told so
   return config
 
@@ -142,3 +143,16 @@ def execution_and_mesh(config: ConfigDict) -> None:
       "act_mlp": "tensor",
   }
   config.rules = ConfigDict({axis: optional(object, rule) for axis, rule in rules.items()})
+
+
+def several_processes(config: ConfigDict) -> None:
+  """Adds how a process finds the others of its run; see agentbank_jax/distributed.py and launch/README.md."""
+  config.distributed = ConfigDict()
+  config.distributed.cluster = "auto"  # auto: as the settings below, the environment or the cluster say | none: alone
+  config.distributed.coordinator = optional(str)  # "host:port"; None: JAX_COORDINATOR_ADDRESS, or the cluster's
+  config.distributed.num_processes = optional(int)  # None: JAX_NUM_PROCESSES, or the cluster's
+  config.distributed.process_id = optional(int)  # None: JAX_PROCESS_ID, or the cluster's
+  config.distributed.local_device_ids = optional(str)  # its GPUs, "0,1"; None: JAX_LOCAL_DEVICE_IDS, or all
+  config.distributed.simulated_devices = optional(int)  # CPU devices of this process, to rehearse a pod
+  config.distributed.start_seconds = 60  # who has not come by then is named, and all stop with exit code 69
+  config.distributed.heartbeat_seconds = 60  # a process that is silent for so long is lost, and all others stop

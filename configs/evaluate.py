@@ -24,7 +24,7 @@ Any text environment of gymnasium's registry is a task too (agentbank_jax/tasks/
 
 import ml_collections
 
-from configs.base import execution_and_mesh
+from configs.base import execution_and_mesh, several_processes
 
 
 def get_config() -> ml_collections.ConfigDict:
@@ -66,4 +66,5 @@ def get_config() -> ml_collections.ConfigDict:
   config.retry_excluded = False  # play episodes again that an earlier run had to exclude
   config.examples = 2  # solved, unsolved and excluded episodes of each task in the report
   execution_and_mesh(config)
+  several_processes(config)
   return config

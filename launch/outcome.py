@@ -1,0 +1,65 @@
+"""What the exit codes of a run's processes amount to: done, worth another start, or not."""
+
+from collections.abc import Mapping
+import signal
+from typing import NamedTuple
+
+from agentbank_jax.errors import EXIT_INTERRUPTED, EXIT_MISSING
+
+LOST = 137  # no exit code to be had, as of a process that was killed: 128 + SIGKILL
+
+
+class Outcome(NamedTuple):
+  """What to do about a run that has ended.
+
+  Attributes:
+    kind: "done", "restart" or "failed".
+    culprit: the process that decided it, or None where all are done.
+    code: its exit code, 0 where all are done.
+  """
+
+  kind: str
+  culprit: str | None
+  code: int
+
+  @property
+  def why(self) -> str:
+    return f"{self.culprit} {describe(self.code)}"
+
+
+def judge(codes: Mapping[str, int]) -> Outcome:
+  """Judges a run by its processes' exit codes, as shells give them: 128 + n for signal n.
+
+  A run that was preempted (75), lost a process (a signal, or no code at all) or did not come together (69) is worth
+  another start: it resumes at its checkpoint. An error (2) would be the same again. Where a process is lost, others
+  crash for it (1); so a crash decides only where nothing else explains it.
+
+  Args:
+    codes: of the processes that ended by themselves, by name; the first that explains the end is the culprit.
+  """
+  failed = {name: code for name, code in codes.items() if code}
+  if not failed:
+    return Outcome("done", None, 0)
+  for kind, applies in (("failed", lambda code: code == 2), ("restart", is_worth_a_restart)):
+    if culprits := [name for name, code in failed.items() if applies(code)]:
+      return Outcome(kind, culprits[0], failed[culprits[0]])
+  culprit = next(iter(failed))
+  return Outcome("failed", culprit, failed[culprit])
+
+
+def is_worth_a_restart(code: int) -> bool:
+  return code in (EXIT_INTERRUPTED, EXIT_MISSING) or code > 128
+
+
+def describe(code: int) -> str:
+  """Returns what an exit code says, as the end of a sentence about a process."""
+  if code == EXIT_INTERRUPTED:
+    return "was stopped and has saved (exit code 75)"
+  if code == EXIT_MISSING:
+    return "did not find all processes of its run (exit code 69)"
+  if code > 128:
+    try:
+      return f"was killed by {signal.Signals(code - 128).name} or lost (exit code {code})"
+    except ValueError:
+      pass
+  return f"ended with exit code {code}"
