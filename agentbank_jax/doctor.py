@@ -12,7 +12,7 @@ from absl import logging
 
 from agentbank_jax.envs.base import Instance
 from agentbank_jax.envs.worker_pool import PoolSize, WorkerError, WorkerPool
-from agentbank_jax.errors import UserError
+from agentbank_jax.errors import UserError, did_you_mean
 from agentbank_jax.report.tables import Table, markdown, print_table
 from agentbank_jax.summary import versions
 from agentbank_jax.tasks import adapter_names, get_task, published, requirements, task_names
@@ -33,7 +33,7 @@ OPTIONAL = {
 def run(config, workdir: pathlib.Path) -> dict[str, Any]:
   """Looks around and says what there is. Never fails for what is missing: it says how to get it."""
   if config.markdown:
-    print(task_table())
+    print(task_table(config.markdown))
     return {"tasks": list(task_names())}
   import jax
   devices = [f"{d.platform}: {d.device_kind}" for d in jax.local_devices()]
@@ -69,12 +69,26 @@ def _split(task: Task) -> str:
   return "held-in" if task.held_in else "held-out"
 
 
-def task_table() -> str:
-  """Returns the README's table of tasks, in Markdown."""
-  rows = [[t.skill, f"`{t.name}`", _split(t), t.runs, t.source.where, t.metric.success, t.metric.definition]
-          for t in _tasks()]
-  columns = ("skill", "task", "split", "what runs", "instances", "an episode is solved when", "definition")
-  return markdown(Table("tasks", columns, [[" ".join(cell.split()) for cell in row] for row in rows]))
+def task_table(kind: str) -> str:
+  """Returns the registry as a Markdown table: "short", README.md's, or "long", that of agentbank_jax/tasks/README.md.
+
+  Raises:
+    UserError: another kind.
+  """
+  cells = {
+      "skill": lambda t: t.skill,
+      "task": lambda t: f"`{t.name}`",
+      "split": _split,
+      "what runs": lambda t: t.runs,
+      "instances": lambda t: t.source.where,
+      "an episode is solved when": lambda t: t.metric.success,
+      "definition": lambda t: t.metric.definition,
+  }
+  shown = {"short": ("skill", "task", "split", "what runs"), "long": tuple(cells)}
+  if kind not in shown:
+    raise UserError(f"markdown is {kind!r}; choose one of {', '.join(shown)}{did_you_mean(kind, shown)}")
+  rows = [[" ".join(cells[column](task).split()) for column in shown[kind]] for task in _tasks()]
+  return markdown(Table("tasks", shown[kind], rows))
 
 
 def task_states() -> dict[str, str]:

@@ -2,9 +2,10 @@
 
   agentbank doctor
 
-The table of tasks in README.md is printed, from the registry, by
+The tables of tasks in README.md and in agentbank_jax/tasks/README.md are printed, from the registry, by
 
-  agentbank doctor --config.markdown=True
+  agentbank doctor --config.markdown=short
+  agentbank doctor --config.markdown=long
 """
 
 from ml_collections import ConfigDict
@@ -12,5 +13,5 @@ from ml_collections import ConfigDict
 
 def get_config():
   config = ConfigDict()
-  config.markdown = False  # print the README's table of tasks, and nothing else
+  config.markdown = ""  # short | long: print a table of tasks, and nothing else
   return config
