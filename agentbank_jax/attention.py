@@ -15,6 +15,8 @@ from agentbank_jax.kernels.masks import MASKED, causal_mask
 from agentbank_jax.kernels.splash import splash_attention
 from agentbank_jax.models.execution import Execution
 
+ATTENTION = "attention"  # name of its results, for `Execution.remat`
+
 
 def attend(q_BLNH, k_BLKH, v_BLKH, segment_ids_BL, window: int | None, execution: Execution):
   """Returns the attention output, [B, L, N, H], in q's dtype; softmax in float32.
@@ -30,7 +32,7 @@ def attend(q_BLNH, k_BLKH, v_BLKH, segment_ids_BL, window: int | None, execution
     return _full(q_BLNH, k_BLKH, v_BLKH, segment_ids_BL, window)
   if kind == "blocked":
     return blocked_attention(q_BLNH, k_BLKH, v_BLKH, segment_ids_BL, window, execution.query_block)
-  return splash_attention(q_BLNH, k_BLKH, v_BLKH, segment_ids_BL, window, execution)
+  return splash_attention(q_BLNH, k_BLKH, v_BLKH, segment_ids_BL, window, execution, ATTENTION)
 
 
 def _full(q_BLNH, k_BLKH, v_BLKH, seg_BL, window):

@@ -6,6 +6,7 @@ import functools
 import math
 
 import jax
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 import numpy as np
 
@@ -66,6 +67,8 @@ class Sharding:
 def make_mesh(shape: Mapping[str, int], devices=None) -> Mesh:
   """Builds the mesh of `shape` (axis -> size; at most one -1 takes the devices that are left).
 
+  Over several slices of a pod, joined by the data centre's slower network, `data` is cut over the slices first.
+
   Raises:
     UserError: unknown axes, or sizes that do not multiply to the number of devices.
   """
@@ -83,6 +86,14 @@ def make_mesh(shape: Mapping[str, int], devices=None) -> Mesh:
     needed = f"{fixed} devices" + (" or a multiple" if -1 in sizes else "")
     raise UserError(f"mesh {dict(shape)} needs {needed}, there are {len(devices)}")
   axis_types = (AxisType.Auto,) * len(MESH_AXES)  # jax's own default is Explicit
+  slices = len({getattr(device, "slice_index", 0) for device in devices})
+  if slices > 1:
+    data, *inside = sizes
+    if data % slices:
+      raise UserError(f"mesh {dict(shape)}: {slices} slices need a multiple of {slices} along 'data', which is {data}: "
+                      "the other axes stay within a slice")
+    grid = mesh_utils.create_hybrid_device_mesh((data // slices, *inside), (slices, 1, 1, 1), devices)
+    return Mesh(grid, MESH_AXES, axis_types=axis_types)
   return jax.make_mesh(tuple(sizes), MESH_AXES, axis_types=axis_types, devices=devices)
 
 

@@ -118,7 +118,7 @@ def execution_and_mesh(config: ConfigDict) -> None:
   config.execution.layers = "auto"  # scan | unroll
   config.execution.attention = "auto"  # full | blocked | splash (TPU)
   config.execution.matmul = "auto"  # native | cpu
-  config.execution.remat = "none"  # none | dots | full: what the backward pass recomputes
+  config.execution.remat = "none"  # none | dots | attention | full: what is not kept for the backward pass
   config.execution.compute_dtype = "float32"  # float32 | bfloat16; parameters are float32 in training
   config.execution.loss_chunk = 128  # positions of a row whose logits exist at one time
   config.execution.query_block = 128  # of blocked attention

@@ -119,6 +119,7 @@ BLOCKED = execution("unroll", "blocked", "cpu", loss_chunk=5, query_block=8)
 WAYS = {
   "unrolled, cpu kernels, in blocks": BLOCKED,
   "scanned, in blocks": execution("scan", "blocked", loss_chunk=7, query_block=9),
+  "remat attention": execution("scan", "blocked", remat="attention"),
   "remat dots": execution("scan", "blocked", remat="dots", loss_chunk=100, query_block=100),
   "remat full": execution("unroll", "full", "cpu", remat="full"),
 }

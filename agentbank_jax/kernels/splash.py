@@ -24,8 +24,8 @@ from agentbank_jax.models.execution import Execution
 LANES = 128  # head sizes and blocks are multiples of a TPU's vector lanes
 
 
-def splash_attention(q_BLNH, k_BLKH, v_BLKH, segment_ids_BL, window: int | None, execution: Execution):
-  """See `attention.attend`.
+def splash_attention(q_BLNH, k_BLKH, v_BLKH, segment_ids_BL, window: int | None, execution: Execution, name: str):
+  """See `attention.attend`; `name` is what the kernel's results are called for `jax.checkpoint`.
 
   Raises:
     UserError: rows that the kernel's blocks do not divide.
@@ -37,7 +37,8 @@ def splash_attention(q_BLNH, k_BLKH, v_BLKH, segment_ids_BL, window: int | None,
   if L % (block * length) or block % LANES:
     raise UserError(f"rows of {L} positions in {length} stretches cannot be cut into blocks of {block}: "
                     f"execution.splash_block must be a multiple of {LANES} that divides a stretch")
-  kernel = _make_kernel(L, N, window, heads, length, block, execution.attention == "splash_interpret")
+  kernel = _make_kernel(L, N, window, heads, length, block, execution.attention == "splash_interpret",
+                        name)
   pad = [(0, 0)] * 3 + [(0, -H % LANES)]
   q, k, v = (jnp.pad(a, pad).transpose(0, 2, 1, 3) for a in (q_BLNH / math.sqrt(H), k_BLKH, v_BLKH))
 
@@ -55,7 +56,7 @@ def splash_attention(q_BLNH, k_BLKH, v_BLKH, segment_ids_BL, window: int | None,
   return o_BNLH.transpose(0, 2, 1, 3)[..., :H].astype(q_BLNH.dtype)
 
 
-def _make_kernel(L: int, N: int, window: int | None, heads: int, length: int, block: int, interpret: bool):
+def _make_kernel(L: int, N: int, window: int | None, heads: int, length: int, block: int, interpret: bool, name: str):
   mask = masks.CausalMask((L, L), shard_count=length)
   if window is not None:
     mask = masks.LocalMask((L, L), (window - 1, 0), 0, shard_count=length)
@@ -63,4 +64,4 @@ def _make_kernel(L: int, N: int, window: int | None, heads: int, length: int, bl
       block_q=block, block_kv=block, block_kv_compute=block, block_q_dkv=block, block_kv_dkv=block,
       block_kv_dkv_compute=block, block_q_dq=block, block_kv_dq=block)
   return kernels.make_splash_mha(masks.MultiHeadMask([mask] * N), block_sizes=sizes, head_shards=heads,
-                                 q_seq_shards=length, interpret=interpret)
+                                 q_seq_shards=length, interpret=interpret, residual_checkpoint_name=name)

@@ -16,7 +16,7 @@ CHOICES = {
     "layers": ("scan", "unroll"),
     "attention": ("full", "blocked", "splash", "splash_interpret"),
     "matmul": ("native", "cpu"),
-    "remat": ("none", "dots", "full"),
+    "remat": ("none", "dots", "attention", "full"),
     "compute_dtype": ("float32", "bfloat16"),
 }
 
@@ -30,7 +30,8 @@ class Execution:
       Checkpoints are the same for both.
     attention: see `agentbank_jax.attention.attend`.
     matmul: "native", or "cpu" with hand-written gradients that keep XLA:CPU on its fast kernels.
-    remat: what the backward pass recomputes: "none", all but matrix products ("dots"), all ("full").
+    remat: what the backward pass recomputes: "none", all but matrix products ("dots"), all but the attention kernel
+      ("attention"), all ("full").
     compute_dtype: of weights and activations in products. Norms, softmax and loss are float32 always.
     loss_chunk: positions of a row whose logits exist at one time.
     query_block: rows of scores that "blocked" attention computes at one time.

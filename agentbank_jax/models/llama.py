@@ -21,9 +21,10 @@ from typing import Any, NamedTuple
 
 from flax import nnx
 import jax
+from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
 
-from agentbank_jax.attention import attend
+from agentbank_jax.attention import ATTENTION, attend
 from agentbank_jax.matmul import matmul
 from agentbank_jax.models.config import LlamaConfig, RopeScaling
 from agentbank_jax.models.execution import Execution
@@ -205,8 +206,7 @@ class Llama(nnx.Module):
       return apply_block(x, weights, rope, lambda q, k, v: attend_layer(q, k, v, extra), self.config, execution)
 
     if execution.remat != "none":
-      policy = None if execution.remat == "full" else jax.checkpoint_policies.dots_with_no_batch_dims_saveable
-      layer = jax.checkpoint(layer, policy=policy)
+      layer = jax.checkpoint(layer, policy=_SAVED[execution.remat])
     if isinstance(self.layers, Block):
       return jax.lax.scan(lambda x, xs: layer(x, *xs), x_BLD, (self.layers, per_layer))
     kept = []
@@ -219,6 +219,14 @@ class Llama(nnx.Module):
     """Returns float32 logits [B, L, V]: for checks and small models; training never makes them all at once."""
     x_BLD = self.hidden(tokens_BL, positions_BL, segment_ids_BL, execution)
     return jnp.matmul(x_BLD, self.head_kernel(execution), preferred_element_type=jnp.float32)
+
+
+# What the backward pass finds saved, by `Execution.remat`.
+_SAVED = {
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "attention": jax.checkpoint_policies.save_only_these_names(ATTENTION),
+    "full": None,
+}
 
 
 def apply_block(x_BLD, w: Weights, rope, attend_qkv, config: LlamaConfig, execution: Execution):
@@ -241,6 +249,7 @@ def apply_block(x_BLD, w: Weights, rope, attend_qkv, config: LlamaConfig, execut
   q = constrain(apply_rope(q.reshape(B, L, N, H), rope), execution, "batch", "length", "act_heads", None)
   k = constrain(apply_rope(k.reshape(B, L, K, H), rope), execution, "batch", "length", "act_kv_heads", None)
   o_BLNH, kept = attend_qkv(q, k, v.reshape(B, L, K, H))
+  o_BLNH = checkpoint_name(o_BLNH, ATTENTION)
   x_BLD = x_BLD + linear(o_BLNH.reshape(B, L, N * H), w.o)
   h = rms_norm(x_BLD, w.mlp_norm, config.norm_eps)
   gate, up = linears(h, w.gate_up, (config.intermediate_size,) * 2)
