@@ -221,6 +221,7 @@ class Program:
     self._output = 0  # bytes so far
     self._lock = threading.Lock()  # of `_output` and `_stopped`
     self._line = b""  # begun
+    self._fact = b""  # begun
     self._facts: dict[str, int] = {}  # what bubblewrap reports: child-pid, exit-code
     self._child: int | None = None  # pidfd of the sandbox's first process: with it all others end
     self._error: Exception | None = None
@@ -358,7 +359,8 @@ class Program:
 
   def _read_report(self) -> None:
     while select.select([self._report], [], [], 0)[0] and (data := os.read(self._report, 4096)):
-      for fact in data.decode().splitlines():  # one write each, shorter than a pipe's atomic size
+      *facts, self._fact = (self._fact + data).split(b"\n")  # a line comes in several writes
+      for fact in facts:
         self._facts |= json.loads(fact)
     if self._child is None and "child-pid" in self._facts:
       with contextlib.suppress(ProcessLookupError):  # it has ended

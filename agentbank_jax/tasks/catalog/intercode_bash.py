@@ -68,7 +68,7 @@ def _random_turn(rng: random.Random, observation: str) -> str:
   del observation
   if rng.random() < 0.3:
     return "Action: submit"
-  folder = rng.choice(("/testbed", "/system", "/workspace", "/"))
+  folder = rng.choice(("/testbed", "/system", "/workspace"))
   return f"Action: {rng.choice(('ls', 'find', 'du', 'stat', 'cd', 'wc -l', 'rm', 'touch', 'cat'))} {folder}"
 
 
