@@ -14,7 +14,7 @@ from agentbank_jax.envs.code import CodeEnv
 from agentbank_jax.envs.code_judge import run_program, run_tests
 from agentbank_jax.envs.inside import wire
 from agentbank_jax.envs.output import same_output
-from agentbank_jax.envs.sandbox import Limits
+from agentbank_jax.envs.sandbox import Limits, SandboxError
 from agentbank_jax.errors import UserError
 from agentbank_jax.evaluate import rollout
 from agentbank_jax.evaluate.rollout import Limits as EpisodeLimits
@@ -195,6 +195,22 @@ def test_what_ends_the_process_fails_one_test_and_not_the_next():
   report = run_tests([code], FUNCTION["tests"], FUNCTION["names"])
   assert [v.passed for v in report.verdicts] == [False, True]
   assert report.verdicts[0].message == "its process ended before it returned"
+
+
+def test_waiting_costs_its_time_once():
+  code = "import time\ndef f(x): time.sleep(1000)"
+  report = run_tests([code], FUNCTION["tests"] * 50, FUNCTION["names"], limits=Limits(cpu_seconds=1, wall_seconds=2))
+  assert [v.message for v in report.verdicts[:2]] == ["it took too long", code_judge.NOT_RUN]
+  assert len(report.verdicts) == 100 and not report.passed
+
+
+def test_what_is_too_much_for_the_tests_is_the_codes_failure(monkeypatch):
+  """Whatever it returns: an error of the environment would be played again, and not counted."""
+  monkeypatch.setattr(code_judge, "_TESTS", Limits(cpu_seconds=20, memory_mib=48, output_bytes=10_000))
+  report = run_tests(["def f(x): return [[n] for n in range(200_000)]"], FUNCTION["tests"], FUNCTION["names"])
+  assert len(report.verdicts) == 2 and not any(v.passed for v in report.verdicts)
+  with pytest.raises(SandboxError, match="the tests did not come to their end"):  # not the code's: it was never asked
+    run_tests(["def f(x): return 1"], ["import os\nos._exit(1)"], FUNCTION["names"])
 
 
 def test_what_tests_need_of_each_other():

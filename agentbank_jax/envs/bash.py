@@ -43,7 +43,7 @@ cd -- "$1" || cd /
 code=$?
 kill -9 -1 2>/dev/null  # what is still in the background; this shell is spared
 cd /
-IFS= read -r -d '' where </dev/shm/folder
+{ IFS= read -r -d '' where </dev/shm/folder; } 2>/dev/null
 printf '%d\0%s\0' "$code" "$where"
 /usr/bin/tar -cf - --sort=name --format=posix --pax-option=delete=atime,delete=ctime --one-file-system \
   --exclude=./usr --exclude=./proc --exclude=./dev --exclude=./etc/alternatives --exclude=./etc/ld.so.cache . \

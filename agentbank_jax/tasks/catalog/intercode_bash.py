@@ -101,7 +101,7 @@ Action: submit""",
     instances=_instances,
     expert=_expert,
     random_turn=_random_turn,
-    step_seconds=900.0,
+    step_seconds=3_600.0,  # of waiting for the sandboxes of other episodes; each ends
     source=Source(
         where=_SOURCE, licence="MIT (InterCode); NL2Bash, where the requests come from, states none",
         contamination="Held out. AgentBank's release has a folder intercode_bash beside its sixteen tasks: never train "
