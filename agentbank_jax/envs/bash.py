@@ -22,7 +22,7 @@ COMMAND_SECONDS = 10  # InterCode's limit (intercode/utils)
 MAX_COMMAND = 10_000  # characters
 MAX_SHOWN = 2_000  # characters of an output that the agent is shown
 _FILE_MIB = 16
-_LIMITS = Limits(cpu_seconds=COMMAND_SECONDS, wall_seconds=90.0, memory_mib=512, processes=64,
+_LIMITS = Limits(cpu_seconds=COMMAND_SECONDS, wall_seconds=40.0, memory_mib=512, processes=64,
                  output_bytes=(_FILE_MIB + 8) << 20, file_mib=_FILE_MIB)
 _STOPPED = {"time": "Command timed out; what it changed is undone.",
             "output": "The command printed too much and was stopped; what it changed is undone.",
@@ -38,11 +38,13 @@ _SCRIPT = r"""
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
 /usr/bin/tar -xpf - -C / --no-same-owner || exit 97  # _NOT_UNPACKED
 cd -- "$1" || cd /
-where=$({ /usr/bin/timeout -s KILL "$3" /usr/bin/bash -c 'eval "$1" 9>&-; code=$?; pwd -P >&9; exit $code' bash "$2" \
-  9>&1 1>&8 2>&8 8>&- </dev/null; code=$?; printf x; exit $code; } 8>&2); code=$?
-kill -9 -1 2>/dev/null
+/usr/bin/timeout -s KILL "$3" /usr/bin/bash -c 'eval "$1"; code=$?; pwd -P >/dev/shm/folder; exit $code' bash "$2" \
+  </dev/null >&2
+code=$?
+kill -9 -1 2>/dev/null  # what is still in the background; this shell is spared
 cd /
-printf '%d\0%s\0' "$code" "${where%x}"
+{ IFS= read -r -d '' where </dev/shm/folder; } 2>/dev/null
+printf '%d\0%s\0' "$code" "$where"
 /usr/bin/tar -cf - --sort=name --format=posix --pax-option=delete=atime,delete=ctime --one-file-system \
   --exclude=./usr --exclude=./proc --exclude=./dev --exclude=./etc/alternatives --exclude=./etc/ld.so.cache . \
   2>/dev/null
@@ -131,9 +133,9 @@ def run(shell: Shell, command: str) -> Done:
     file_state.read(archive)
   except (tarfile.TarError, ValueError):  # it killed the shell, or filled the disk
     return Done(shell, f"{output}The shell was lost; what the command changed is undone.", None)
-  folder = where.decode(errors="replace").removesuffix("\n") or shell.folder
+  folder = where.decode(errors="replace").removesuffix("\n") or shell.folder  # none where the command was `exit`
   if int(code) == _KILLED:
-    output += "Command timed out."
+    output += "Command timed out, or was killed."
   return Done(Shell(archive, folder), output, int(code))
 
 

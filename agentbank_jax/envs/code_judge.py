@@ -28,7 +28,9 @@ MAX_PRINTED = 2_000  # characters of what code prints that its writer is shown
 # Of judged code. On the clock there is room for a machine that does much else: processor time decides.
 LIMITS = Limits(cpu_seconds=10, wall_seconds=100, memory_mib=1024, processes=32, output_bytes=16_000_000)
 _TESTS = Limits(cpu_seconds=30, wall_seconds=120, memory_mib=1024, processes=16, output_bytes=64_000_000)
-_STOPPED = {"time": "it took too long", "memory": "it needs too much memory", "output": "it prints too much"}
+TOOK_TOO_LONG = "it took too long"
+NOT_RUN = "not run, since a test before it took too long"
+_STOPPED = {"time": TOOK_TOO_LONG, "memory": "it needs too much memory", "output": "it prints too much"}
 
 
 class Verdict(NamedTuple):
@@ -55,7 +57,7 @@ def run_tests(code: Sequence[str], tests: Sequence[str | Example], names: Mappin
   """Runs code, then tests of its functions.
 
   The code runs once and is asked by all tests, as in one program. Where it ends or is stopped, that test has failed,
-  and the code is started again for the next.
+  and the code is started again for the next; but nothing runs after a test that took too long.
 
   Args:
     code: the parts of the judged program, run one after the other in one name space.
@@ -74,18 +76,24 @@ def run_tests(code: Sequence[str], tests: Sequence[str | Example], names: Mappin
     job = {"before": before, "tests": list(tests), "names": dict(names)}
     testing.write(json.dumps(job).encode() + b"\n")
     verdicts: list[Verdict] = []
-    while True:
+    why = ""
+    while not why:
       line = testing.read_line()
       if line is None:
         end = testing.wait()
-        raise sandbox.SandboxError(f"the tests did not come to their end: {end.stopped or last_line(end.stderr)}")
+        why = f"the tests did not come to their end: {end.stopped or last_line(end.stderr)}"
+        if not tested.asked:
+          raise sandbox.SandboxError(why)
+        break  # what the code returned was too much for them, or it took its time too often
       message = json.loads(line)  # of our own program: the judged code has no part in it
       if "call" in message:
         testing.write(tested.answer(line) + b"\n")
       elif "test" in message:
         verdicts.append(Verdict(message["passed"], tested.take_failure() or message["message"]))
+        why = NOT_RUN if verdicts[-1].message == TOOK_TOO_LONG else ""
       else:
         break
+  verdicts += [Verdict(False, why)] * (len(tests) - len(verdicts))
   return Report(tuple(verdicts), tested.printed, tested.error)
 
 
@@ -118,6 +126,7 @@ class _Tested:
   """The judged code, started again where it has ended.
 
   Attributes:
+    asked: whether a test has called it.
     error: why the code does not run, or "".
     printed: by the code, once it is closed.
   """
@@ -126,11 +135,13 @@ class _Tested:
     self._code, self._limits = code, limits
     self._program: Program | None = None
     self._failure = ""
+    self.asked = False
     self.error = self.printed = ""
     self._load()
 
   def answer(self, call: bytes) -> bytes:
     """Returns the line that answers a call: what the code wrote, which whoever reads it takes for no more than that."""
+    self.asked = True
     if self._program is None:
       self._load()
     if self.error:

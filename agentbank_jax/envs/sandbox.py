@@ -31,12 +31,11 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from typing import NamedTuple
 
-from agentbank_jax.envs import sandbox_view
+from agentbank_jax.envs import sandbox_filter, sandbox_view
 from agentbank_jax.errors import UserError
 
 HOME = "/tmp"  # in the sandbox: where programs start, and the one place where they can write
@@ -47,19 +46,6 @@ _INODE = 1024  # bytes of kernel memory behind a file, however small it is
 _GONE_SECONDS = 10.0  # in which the kernel ends what was killed
 _USERS = range(60706, 61184)  # users of nobody's (systemd's table UIDS-GIDS), 16 bits: containers often map no more
 _LOCKS = pathlib.Path("/run/agentbank-sandbox")  # a file for every user above; locked while the user is in use
-
-# System calls that are refused as if the kernel had none, or as not permitted; see `_system_call_filter`.
-_ABSENT_CALLS = (
-    "memfd_create memfd_secret shmget shmat shmctl shmdt msgget msgsnd msgrcv msgctl semget semop semctl semtimedop "
-    "mq_open mq_unlink io_uring_setup io_uring_enter io_uring_register userfaultfd clone3 pidfd_getfd")
-_REFUSED_CALLS = (
-    "add_key request_key keyctl bpf perf_event_open ptrace process_vm_readv process_vm_writev kcmp unshare setns mount "
-    "umount2 pivot_root chroot fsopen fsconfig fsmount fspick open_tree move_mount mount_setattr name_to_handle_at "
-    "open_by_handle_at fanotify_init quotactl swapon swapoff acct reboot kexec_load init_module finit_module "
-    "delete_module syslog vhangup")
-_CLONE_NEW = 0x7E020080  # every CLONE_NEW* of <linux/sched.h>
-_FAMILIES = (1, 2, 10)  # of sockets that there are: AF_UNIX, AF_INET, AF_INET6
-_TERMINAL_REQUESTS = (0x5412, 0x541C)  # TIOCSTI, TIOCLINUX: they type, as if at the terminal
 
 # So many at once in this process: more would only wait for each other, with their clocks running.
 _turns = threading.BoundedSemaphore(max(2, os.cpu_count() or 1))
@@ -190,7 +176,7 @@ class Sandbox:
       command += ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups", "--no-new-privs", "--"]
     options = ["--unshare-all", "--unshare-user", "--disable-userns", "--die-with-parent", "--new-session",
                "--hostname", "sandbox", "--uid", self._user, "--gid", self._user, "--clearenv",
-               "--json-status-fd", str(report), "--seccomp", given(_system_call_filter())]
+               "--json-status-fd", str(report), "--seccomp", given(sandbox_filter.compiled())]
     for name, value in self._variables.items():
       options += ["--setenv", name, value]
     options += sandbox_view.system(size) if self._view is None else self._view
@@ -221,6 +207,7 @@ class Program:
     self._output = 0  # bytes so far
     self._lock = threading.Lock()  # of `_output` and `_stopped`
     self._line = b""  # begun
+    self._fact = b""  # begun
     self._facts: dict[str, int] = {}  # what bubblewrap reports: child-pid, exit-code
     self._child: int | None = None  # pidfd of the sandbox's first process: with it all others end
     self._error: Exception | None = None
@@ -358,7 +345,8 @@ class Program:
 
   def _read_report(self) -> None:
     while select.select([self._report], [], [], 0)[0] and (data := os.read(self._report, 4096)):
-      for fact in data.decode().splitlines():  # one write each, shorter than a pipe's atomic size
+      *facts, self._fact = (self._fact + data).split(b"\n")  # a line comes in several writes
+      for fact in facts:
         self._facts |= json.loads(fact)
     if self._child is None and "child-pid" in self._facts:
       with contextlib.suppress(ProcessLookupError):  # it has ended
@@ -408,7 +396,7 @@ def missing() -> str:
   if tuple(map(int, re.findall(r"\d+", version)[:2])) < _BWRAP:
     return f"{version.strip()} is too old; install bubblewrap {'.'.join(map(str, _BWRAP))} or newer"
   try:
-    _system_call_filter()
+    sandbox_filter.compiled()
   except (ImportError, RuntimeError, OSError) as e:
     return f"no system call filter ({e}); pip install pyseccomp, and apt-get install libseccomp2"
   try:
@@ -447,33 +435,3 @@ def _own_user() -> Iterator[int]:
       os.close(descriptor)
     return
   raise SandboxError(f"all {len(_USERS)} users of sandboxes are in use")
-
-
-@functools.cache
-def _system_call_filter() -> bytes:
-  """Returns the filter, compiled for this machine: what a judged program never needs is refused.
-
-  Namespaces leave three doors open that this closes: memory that no limit counts (memfd, System V and POSIX
-  queues, keys), sockets that a network namespace does not hold (AF_VSOCK reaches a virtual machine's host), and
-  the kernel's youngest and most attacked parts (io_uring, bpf, userfaultfd, perf, mounts, new namespaces).
-  """
-  import errno
-
-  import pyseccomp as seccomp
-
-  calls = seccomp.SyscallFilter(seccomp.ALLOW)
-  for error, names in ((errno.ENOSYS, _ABSENT_CALLS), (errno.EPERM, _REFUSED_CALLS)):
-    for name in names.split():
-      calls.add_rule(seccomp.ERRNO(error), name)
-  for bit in (1 << i for i in range(32) if _CLONE_NEW >> i & 1):
-    calls.add_rule(seccomp.ERRNO(errno.EPERM), "clone", seccomp.Arg(0, seccomp.MASKED_EQ, bit, bit))
-  for call in ("socket", "socketpair"):
-    for family in set(range(_FAMILIES[-1])).difference(_FAMILIES):
-      calls.add_rule(seccomp.ERRNO(errno.EAFNOSUPPORT), call, seccomp.Arg(0, seccomp.EQ, family))
-    calls.add_rule(seccomp.ERRNO(errno.EAFNOSUPPORT), call, seccomp.Arg(0, seccomp.GT, _FAMILIES[-1]))
-  for request in _TERMINAL_REQUESTS:
-    calls.add_rule(seccomp.ERRNO(errno.EPERM), "ioctl", seccomp.Arg(1, seccomp.MASKED_EQ, 0xFFFFFFFF, request))
-  with tempfile.TemporaryFile() as file:
-    calls.export_bpf(file)
-    file.seek(0)
-    return file.read()

@@ -12,7 +12,7 @@ PACKAGES = ("pyseccomp",)
 PROGRAMS = {"bwrap": "apt-get install bubblewrap"}
 GRAMMAR = Grammar(has_answer=False)
 MAX_STEPS = 10
-STEP_SECONDS = 900.0  # a submission may be hundreds of runs, and wait for those of other episodes
+STEP_SECONDS = 3_600.0  # a submission may be hundreds of runs, and wait for those of other episodes; sandboxes end
 
 INSTRUCTIONS = """\
 Solve the problem in Python 3, with the standard library. Each turn, think, then write the whole program in one block:

@@ -41,4 +41,5 @@ def main():
     sys.stderr.flush()
 
 
-main()
+if __name__ == "__main__":
+  main()

@@ -9,13 +9,26 @@ import os
 
 import wire
 
-_REPLIES, _CALLS = os.fdopen(os.dup(0), "r"), os.fdopen(os.dup(1), "w")
-os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-os.dup2(2, 1)  # what tests print is neither a call nor a verdict
+
+class _Line:
+  """The line to the process that has the tested code, and to the one that takes the verdicts."""
+
+  def __init__(self):
+    self._replies, self._calls = os.fdopen(os.dup(0), "r"), os.fdopen(os.dup(1), "w")
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(2, 1)  # what tests print is neither a call nor a verdict
+
+  def read(self):
+    return wire.loads(self._replies.readline())
+
+  def write(self, message):
+    self._calls.write(wire.dumps(message) + "\n")
+    self._calls.flush()
 
 
 def main():
-  job = wire.loads(_REPLIES.readline())
+  line = _StandIn.line = _Line()
+  job = line.read()
   # One name space for all, as if they were one program; the names of the tested code win.
   names = {"__name__": "testing"}
   stand_ins = {name: _StandIn(target) for name, target in job["names"].items()}
@@ -34,9 +47,9 @@ def main():
     except AssertionError as error:
       message = str(error) or _StandIn.last or "the assertion does not hold"
     except Exception as error:
-      message = f"{type(error).__name__}: {error}"
-    _write({"test": number, "passed": not message, "message": message})
-  _write({"done": True})
+      message = getattr(error, "described", None) or f"{type(error).__name__}: {error}"
+    line.write({"test": number, "passed": not message, "message": message})
+  line.write({"done": True})
 
 
 def _example(source, expected, names):
@@ -62,11 +75,11 @@ class _CallFailed(Exception):
 class _StandIn(wire.Name):
   """A name of the tested code; `last` says what the last call came to."""
 
-  last = None
+  line = last = None
 
   def __call__(self, *arguments, **keywords):
-    _write({"call": self.name, "arguments": (arguments, keywords)})
-    reply = wire.loads(_REPLIES.readline())
+    self.line.write({"call": self.name, "arguments": (arguments, keywords)})
+    reply = self.line.read()
     if "value" in reply:
       try:
         _StandIn.last = f"{self.name}(...) returned {reply['value']!r}"[:500]
@@ -81,13 +94,10 @@ class _StandIn(wire.Name):
         error = kind(reply["message"])
       except TypeError:  # some exceptions want other arguments
         raise _CallFailed(message) from None
+      error.described = message
       raise error
     raise _CallFailed(message)
 
 
-def _write(message):
-  _CALLS.write(wire.dumps(message) + "\n")
-  _CALLS.flush()
-
-
-main()
+if __name__ == "__main__":
+  main()

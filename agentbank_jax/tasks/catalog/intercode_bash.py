@@ -68,7 +68,7 @@ def _random_turn(rng: random.Random, observation: str) -> str:
   del observation
   if rng.random() < 0.3:
     return "Action: submit"
-  folder = rng.choice(("/testbed", "/system", "/workspace", "/"))
+  folder = rng.choice(("/testbed", "/system", "/workspace"))
   return f"Action: {rng.choice(('ls', 'find', 'du', 'stat', 'cd', 'wc -l', 'rm', 'touch', 'cat'))} {folder}"
 
 
@@ -105,7 +105,7 @@ Action: submit""",
     problem="query",
     expert=_expert,
     random_turn=_random_turn,
-    step_seconds=900.0,
+    step_seconds=3_600.0,  # of waiting for the sandboxes of other episodes; each ends
     source=Source(
         where=_SOURCE, licence="MIT (InterCode); NL2Bash, where the requests come from, states none",
         contamination="Held out. AgentBank's release has a folder intercode_bash beside its sixteen tasks: never train "

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 import json
 import pathlib
 from typing import Any
+import warnings
 
 from agentbank_jax.envs.base import Instance
 from agentbank_jax.envs.code import CodeEnv
@@ -69,8 +70,10 @@ def _data(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _names(gold: str, set_up: str, imports: str, tests: list[str]) -> dict[str, str]:
   """Returns the names that tests use and the code defines; they are all that the tests need of it."""
-  used = {node.id for test in tests for node in ast.walk(ast.parse(test)) if isinstance(node, ast.Name)}
-  return {name: name for name in sorted(used & _defined(f"{gold}\n{set_up}") - _defined(imports))}
+  with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # some rows write '\w', which Python would rather have as r'\w'
+    used = {node.id for test in tests for node in ast.walk(ast.parse(test)) if isinstance(node, ast.Name)}
+    return {name: name for name in sorted(used & _defined(f"{gold}\n{set_up}") - _defined(imports))}
 
 
 def _defined(source: str) -> set[str]:
