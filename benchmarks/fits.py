@@ -64,6 +64,7 @@ def table(found: dict[tuple[str, str], dict]) -> str:
 
 def main(argv) -> None:
   del argv
+  (HERE / "results").mkdir(exist_ok=True)
   for config, topologies in TOPOLOGIES.items():
     for topology in topologies:
       if (ONLY.value and config not in ONLY.value) or (config, topology) in results():

@@ -115,6 +115,7 @@ def main(argv) -> None:
     raise SystemExit(f"no suite {unknown[0]!r}; known: {', '.join(known)}")
   cpus = sorted(os.sched_getaffinity(0))[-THREADS.value:]
   results = HERE / "results" / "cpu.jsonl"
+  results.parent.mkdir(exist_ok=True)
   for name in wanted:
     result = measure(name, known[name], cpus)
     about = {"date": datetime.date.today().isoformat(), "machine": f"{cpu_name()}, {os.cpu_count()} processors",

@@ -143,8 +143,9 @@ def test_no_field_of_the_config_is_untested():
   in_constants = {name.split(".")[0] for name in CONSTANTS}
   in_shapes = {"vocab_size", "hidden_size", "intermediate_size", "num_layers", "num_heads", "num_kv_heads",
                "head_dim", "tie_embeddings", "qkv_bias", "out_bias", "mlp_bias"}
-  # The family's name, the tokenizer's ids and the limit of positions go elsewhere; the last has a test below.
-  elsewhere = {"model_type", "max_positions", "bos_id", "eos_ids", "pad_id", "initializer_range"}
+  # The family's name, the tokenizer's ids and the limit of positions go elsewhere, adapters to test_lora.py; the last
+  # has a test below.
+  elsewhere = {"model_type", "max_positions", "bos_id", "eos_ids", "pad_id", "lora", "initializer_range"}
   fields = {f.name for f in dataclasses.fields(LlamaConfig)}
   assert fields <= in_constants | in_shapes | elsewhere
 
@@ -247,11 +248,11 @@ def test_resolve_knows_the_platforms_and_refuses_the_rest():
     assert "auto" not in dataclasses.astuple(resolve(config, platform))
   for name, value, message in [
       ("layers", "loop", "execution.layers is 'loop'; choose one of scan, unroll or auto"),
-      ("attention", "flash", "choose one of full, blocked or auto"),
+      ("attention", "flash", "choose one of full, blocked, splash, splash_interpret or auto"),
       ("matmul", "gpu", "choose one of native, cpu or auto"),
-      ("remat", "auto", "choose one of none, dots, full$"),
+      ("remat", "auto", "choose one of none, dots, attention, full$"),
       ("compute_dtype", "float16", "choose one of float32, bfloat16$"),
       ("loss_chunk", 0, "execution.loss_chunk is 0; it must be at least 1"),
-      ("query_block", -1, "execution.query_block is -1")]:
+      ("query_block", -1, "execution.query_block is -1"), ("splash_block", 0, "execution.splash_block is 0")]:
     with pytest.raises(UserError, match=message):
       resolve(dict(config, **{name: value}), "cpu")

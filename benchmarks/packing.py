@@ -1,6 +1,6 @@
 """`agentbank pack` beside TRL: conversations in; rendered, masked and packed rows out.
 
-  pip install trl==1.16.0 && python benchmarks/data_prep.py --conversations=4000 --rounds=3
+  pip install trl==1.16.0 && python benchmarks/packing.py --conversations=4000 --rounds=3
 
 TRL does what SFTTrainer does with assistant_only_loss and packing: `apply_chat_template` with the assistant mask over
 two processes, then `pack_dataset("bfd")`; its rows stay in Arrow. Ours also shifts targets, keeps the ledger and writes
@@ -105,6 +105,7 @@ def main(argv) -> None:
             "filled": {name: runs[0][1] for name, runs in sides.items()}, "times": times, "trl": trl.__version__,
             "date": datetime.date.today().isoformat(), "machine": f"{cpu_name()}, {os.cpu_count()} processors",
             "load": os.getloadavg()[0], "revision": git_revision(), "versions": versions()}
+  (HERE / "results").mkdir(exist_ok=True)
   with (HERE / "results" / "cpu.jsonl").open("a") as file:
     file.write(json.dumps(result) + "\n")
 
