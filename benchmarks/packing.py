@@ -1,15 +1,12 @@
 """`agentbank pack` beside TRL: conversations in; rendered, masked and packed rows out.
 
-  pip install trl==1.16.0 && python benchmarks/packing.py --conversations=4000 --rounds=3
+  pip install trl==1.16.0 && python benchmarks/packing.py --conversations=8000 --rounds=3
 
 TRL does what SFTTrainer does with assistant_only_loss and packing: `apply_chat_template` with the assistant mask over
 two processes, then `pack_dataset("bfd")`; its rows stay in Arrow. Ours also shifts targets, keeps the ledger and writes
-ArrayRecord files, in the same two processes. Both have the same conversations, tokenizer and format (Llama 3's).
+ArrayRecord files, in one process unless told otherwise. Both have the same conversations, tokenizer and format.
 """
 
-import datetime
-import json
-import os
 import pathlib
 import random
 import statistics
@@ -18,23 +15,23 @@ import time
 
 from absl import app, flags
 import datasets
+import machine
 import numpy as np
-from rounds import HERE, cpu_name
 import transformers
 import trl
 
 from agentbank_jax.chat import make_renderer
 from agentbank_jax.chat_template import FORMATS
-from agentbank_jax.summary import git_revision, versions
 from agentbank_jax.tokenizer import train_tokenizer
 from agentbank_jax.trajectory import Trajectory, Turn
 from agentbank_jax.trajectory_io import write_trajectories
 from configs import pack as pack_config
 from data_prep import pack
 
-COUNT = flags.DEFINE_integer("conversations", 4000, "how many")
+COUNT = flags.DEFINE_integer("conversations", 8000, "how many")
 ROUNDS = flags.DEFINE_integer("rounds", 3, "rounds", lower_bound=1)
-PROCESSES = flags.DEFINE_integer("processes", 2, "of both sides", lower_bound=1)
+PROCESSES = flags.DEFINE_integer("processes", 2, "of TRL", lower_bound=1)
+WORKERS = flags.DEFINE_integer("workers", 0, "processes of ours beside the first", lower_bound=0)
 LENGTH = 4096
 
 
@@ -71,7 +68,7 @@ def run_trl(dataset: datasets.Dataset, tokenizer) -> tuple[float, float]:
 def run_ours(source: pathlib.Path, tokenizer: pathlib.Path, workdir: pathlib.Path) -> tuple[float, float]:
   config = pack_config.get_config()
   config.sources[0].path, config.tokenizer, config.format = str(source), str(tokenizer), "llama3"
-  config.seq_len, config.eval_share, config.workers = LENGTH, 0.0, PROCESSES.value
+  config.seq_len, config.eval_share, config.workers = LENGTH, 0.0, WORKERS.value
   began = time.perf_counter()
   packed = pack.run(config, workdir)
   return time.perf_counter() - began, 1 - packed["splits"]["train"]["padding_share"]
@@ -101,13 +98,10 @@ def main(argv) -> None:
     print(f"{name}: {COUNT.value / statistics.median(seconds[name]):,.0f} conversations/s, "
           f"{runs[0][1]:.4f} of the positions are no padding")
   print(f"agentbank-jax is {times:.2f} times as fast")
-  result = {"suite": "data_prep", "processes": PROCESSES.value, "conversations": COUNT.value, "seconds": seconds,
-            "filled": {name: runs[0][1] for name, runs in sides.items()}, "times": times, "trl": trl.__version__,
-            "date": datetime.date.today().isoformat(), "machine": f"{cpu_name()}, {os.cpu_count()} processors",
-            "load": os.getloadavg()[0], "revision": git_revision(), "versions": versions()}
-  (HERE / "results").mkdir(exist_ok=True)
-  with (HERE / "results" / "cpu.jsonl").open("a") as file:
-    file.write(json.dumps(result) + "\n")
+  machine.append({
+      "suite": "packing", "processes": PROCESSES.value, "workers": WORKERS.value, "conversations": COUNT.value,
+      "seconds": seconds, "filled": {name: runs[0][1] for name, runs in sides.items()}, "times": times,
+      "trl": trl.__version__})
 
 
 # Llama 3's format with the marks that `return_assistant_tokens_mask` needs.

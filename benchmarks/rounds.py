@@ -4,10 +4,9 @@
 
 Every round runs every side once, in a rotated order, each on the same processors, so that other load falls on all
 alike. Printed: median tokens per second, and the median of the rounds' ratios over the first side, by wall time and by
-processor time. Appends what it measured to benchmarks/results/MACHINE.jsonl.
+processor time. Appends what it measured to benchmarks/results/cpu.jsonl.
 """
 
-import datetime
 import json
 import os
 import pathlib
@@ -16,10 +15,9 @@ import subprocess
 import sys
 
 from absl import app, flags
+import machine
 import rich.console
 import rich.table
-
-from agentbank_jax.summary import git_revision, versions
 
 HERE = pathlib.Path(__file__).parent
 PEER, OURS = "cases_transformers", "cases_agentbank"
@@ -102,11 +100,6 @@ def measure(name: str, sides, cpus: list[int]) -> dict:
   return {"suite": name, "threads": len(cpus), "sides": rows}
 
 
-def cpu_name() -> str:
-  lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-  return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown processor")
-
-
 def main(argv) -> None:
   del argv
   known = suites()
@@ -114,14 +107,8 @@ def main(argv) -> None:
   if unknown := [name for name in wanted if name not in known]:
     raise SystemExit(f"no suite {unknown[0]!r}; known: {', '.join(known)}")
   cpus = sorted(os.sched_getaffinity(0))[-THREADS.value:]
-  results = HERE / "results" / "cpu.jsonl"
-  results.parent.mkdir(exist_ok=True)
   for name in wanted:
-    result = measure(name, known[name], cpus)
-    about = {"date": datetime.date.today().isoformat(), "machine": f"{cpu_name()}, {os.cpu_count()} processors",
-             "load": os.getloadavg()[0], "revision": git_revision(), "versions": versions()}
-    with results.open("a") as file:
-      file.write(json.dumps(result | about) + "\n")
+    machine.append(measure(name, known[name], cpus))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
 """Full tuning of Llama-2-7B-chat on AgentBank's trajectories: what the paper's Samoyed 7B is, as far as it is known.
 
-  agentbank compile --config=configs/samoyed_7b.py --topology=v5e:4x4         # does it fit? minutes, on any machine
-  agentbank train --config=configs/samoyed_7b.py --workdir=gs://BUCKET/samoyed_7b \\
+  agentbank compile --config=configs/samoyed_7b.py --topology=v5e-16
+  agentbank train --config=configs/samoyed_7b.py --workdir=runs/samoyed_7b \\
       --config.model.init_from=models/llama2_7b_chat --config.data.path=runs/pack/packed
 
-`init_from` is a folder of `agentbank convert` or Hugging Face's own. The recipe is ETO's, by AgentBank's first author
-(arXiv:2403.02502): 3 epochs, 64 rows, rate 2e-5, cosine, 3% warm-up, no decay; the paper's own is not known.
+The first says, in minutes and on any machine, whether it fits. `init_from` is a folder of `agentbank convert` or Hugging
+Face's own. The recipe is ETO's, by AgentBank's first author (arXiv:2403.02502): 3 epochs, 64 rows, rate 2e-5, cosine,
+3% warm-up, no decay; the paper's own is not known.
 """
 
 from configs.base import training

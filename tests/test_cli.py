@@ -116,7 +116,7 @@ def test_a_wrong_command_is_answered_in_one_line(args, told, capfd):
 @pytest.mark.parametrize("text, told", [
     ("def get_config(:", "invalid syntax"),
     ("x = 1", "config.py: not a config file, it has no function get_config"),
-    ("from configs.pack import get_config", "no key 'data'; is it one of agentbank train?"),
+    ("from configs.pack import get_config", "no key 'compile'; is it one of agentbank train?"),
     ("from configs.base import training\ndef get_config():\n  config = training()\n"
      "  config.optim.learningrate = 1e-3\n  return config",
      "config.py line 4: unknown config key 'learningrate'; did you mean 'learning_rate'?\n"),
@@ -167,7 +167,7 @@ def test_the_last_word_counts():
 
 def test_every_field_of_the_model_can_be_overridden():
   fields = typing.get_type_hints(LlamaConfig) | {"rope_scaling": typing.get_type_hints(RopeScaling)}
-  types = {name: kind for name, kind in fields.items() if name not in ("bos_id", "eos_ids", "pad_id")}
+  types = {name: kind for name, kind in fields.items() if name not in ("bos_id", "eos_ids", "pad_id", "lora")}
   found = training().model.overrides
   scaling = {name: found.rope_scaling.get_type(name) for name in found.rope_scaling}
   assert {name: found.get_type(name) for name in found} | {"rope_scaling": scaling} == types | {"sliding_window": int}
@@ -323,7 +323,8 @@ def test_imports_go_one_way():
   assert _importers("data_prep") & library == {"agentbank_jax/quickstart.py"}
   assert not _importers("torch", "tensorflow", "torch_xla")
   assert not _importers("configs") - {"agentbank_jax/cli.py"}
-  assert _importers("absl.flags", "argparse", "click", "ml_collections.config_flags") == {"agentbank_jax/cli.py"}
+  assert _importers("absl.flags", "argparse", "click", "ml_collections.config_flags") == {
+      "agentbank_jax/cli.py", "agentbank_jax/command_line.py"}
   assert _importers("orbax") == {"agentbank_jax/checkpoint.py", "agentbank_jax/params_store.py"}
   assert not _importers("agentbank_jax.tasks", "agentbank_jax.envs", "agentbank_jax.evaluate") & _below(
       "agentbank_jax/models", "agentbank_jax/decode")

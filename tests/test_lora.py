@@ -17,6 +17,7 @@ from agentbank_jax.convert.to_hf import export_hf
 from agentbank_jax.errors import UserError
 from agentbank_jax.models import llama, lora
 from agentbank_jax.models.config import LINEARS, LoraConfig, num_params, param_shapes
+from configs.base import architecture
 
 LORA = LoraConfig(rank=3, alpha=6.0, targets=LINEARS, base="float32")
 MODEL = dataclasses.replace(TINY, qkv_bias=True, lora=LORA)
@@ -151,7 +152,7 @@ def tuned(tmp_path_factory):
         "model.preset": None, "model.init_from": str(folder / "full" / "model"), "model.lora.rank": 4,
         "model.lora.base": "float32", "model.lora.targets": ("q", "v", "down"), "train.steps": 6,
         "optim.learning_rate": 3e-2})
-    config.model.overrides = {}
+    config.model.overrides = architecture()
     result = training.run(config, folder / "lora")
   return folder / "full" / "model", folder / "lora", result
 

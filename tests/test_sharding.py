@@ -31,10 +31,10 @@ def test_wrong_meshes_are_told(shape, message):
 
 
 def test_minus_one_takes_what_is_left():
-  assert dict(sharding.make_mesh(dict(data=1, fsdp=-1, tensor=2)).shape) == dict(data=1, fsdp=4, tensor=2)
-  assert dict(sharding.make_mesh(dict(data=2, fsdp=-1, tensor=4)).shape) == dict(data=2, fsdp=1, tensor=4)
-  assert dict(sharding.make_mesh({}, jax.devices()[:1]).shape) == dict(data=1, fsdp=1, tensor=1)
-  assert mesh(data=2, fsdp=2, tensor=2).batch_shards == 4
+  assert dict(sharding.make_mesh(dict(data=1, fsdp=-1, tensor=2)).shape) == dict(data=1, fsdp=4, context=1, tensor=2)
+  assert dict(sharding.make_mesh(dict(data=2, fsdp=-1, tensor=4)).shape) == dict(data=2, fsdp=1, context=1, tensor=4)
+  assert dict(sharding.make_mesh({}, jax.devices()[:1]).shape) == dict(data=1, fsdp=1, context=1, tensor=1)
+  assert mesh(data=2, fsdp=2, tensor=2).shards("batch") == 4
 
 
 @pytest.mark.parametrize("rules, message", [
@@ -61,7 +61,7 @@ def test_collisions_and_remainders_name_the_parameter():
 
 def test_specs_are_what_the_rules_say():
   cut = mesh(data=2, fsdp=2, tensor=2)
-  assert cut.spec(("batch", "length", None)) == PartitionSpec(("data", "fsdp"), None, None)
+  assert cut.spec(("batch", "length", None)) == PartitionSpec(("data", "fsdp"), "context", None)
   shardings = llama.param_shardings(TINY, cut)
   assert shardings["embed"]["embedding"].spec == PartitionSpec("tensor", "fsdp")
   assert shardings["layers"]["attention"]["q"]["kernel"].spec == PartitionSpec(None, "fsdp", "tensor")

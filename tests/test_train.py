@@ -387,7 +387,7 @@ def test_the_architecture_is_changed_from_the_command_line(packed, tmp_path):
     ({}, {"max_positions": 255}, "255 positions"),
     ({}, {"num_kv_heads": 3}, "model.overrides: num_heads = 4 is not a multiple of num_kv_heads = 3"),
     ({}, {"rope_scaling": {"factor": 2.0}}, "model.overrides: the model has no rope_scaling; give its kind"),
-    ({"model.preset": None}, {}, "one of model.preset"),
+    ({"model.preset": None}, {}, "give model.preset"),
     ({"model.preset": "tiny_tset"}, {}, "did you mean 'tiny_test'"),
     ({"data.micro_batches": 3}, {}, "not a multiple"),
     ({"data.micro_batches": 0}, {}, "micro_batches"),
