@@ -117,12 +117,15 @@ def _contents(files: dict[str, pathlib.Path]) -> Iterator[str]:
 
 
 def _pack(config: ConfigDict, workdir: pathlib.Path, files: dict[str, pathlib.Path]) -> pathlib.Path:
-  """Trains a tokenizer on the trajectories, and packs them with it. Returns the packed data set."""
+  """Trains a tokenizer on the trajectories, and packs them, and words to repeat, with it. Returns the data set."""
   if not (workdir / "packed").exists():
     format = config.tokenizer.format
     tokenizer = train_tokenizer(_contents(files), config.tokenizer.vocab_size, FORMATS[format].control_tokens)
     make_renderer(tokenizer, format).save(workdir / "tokenizer")
-    _pack_files(config, list(files.values()), workdir / "tokenizer", workdir)
+    recitations = workdir / "trajectories" / "recitation.jsonl"
+    write_recitations(recitations, _contents(files), tokenizer, config.recitations, tuple(config.recitation_words),
+                      seed=config.seed)
+    _pack_files(config, [*files.values(), recitations], workdir / "tokenizer", workdir)
   return workdir / "packed"
 
 
@@ -139,7 +142,7 @@ def _train_base(config: ConfigDict, workdir: pathlib.Path, files: dict[str, path
   if not (workdir / "packed").exists():
     recitations = workdir / "recitations.jsonl"
     write_recitations(recitations, _contents(files), load_renderer(tokenizer).tokenizer, base.recitations,
-                      tuple(base.words), config.seed)
+                      tuple(config.recitation_words), seed=config.seed + 1)
     _pack_files(config, [recitations], tokenizer, workdir)
   training = _unlocked(base.training)
   training.data.path = str(workdir / "packed")

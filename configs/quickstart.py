@@ -20,23 +20,27 @@ def get_config():
   # Trajectories of each task's expert, played on instances of the split "train".
   config.trajectories = ConfigDict({"arithmetic": 9000, "sql_tables": 3000, "household": 3500})
 
+  # Words to repeat, mixed in so that what the base model can do is not forgotten (the paper mixes in general data).
+  config.recitations = 5000
+  config.recitation_words = (4, 24)  # fewest and most of one
+
   config.tokenizer = ConfigDict()
   config.tokenizer.vocab_size = 2048
   config.tokenizer.format = "llama3"
 
   config.pack = pack.get_config()
-  config.pack.seq_len = 512
+  config.pack.seq_len = 1024
   config.pack.unit = "tokens"
   config.pack.eval_share = 0.02
 
-  # The base model: it repeats words, as many that are one token, drawn at random.
+  # The base model: it learns to repeat words, from random weights.
   config.base = ConfigDict()
   config.base.recitations = 20_000
-  config.base.words = (4, 24)  # fewest and most of one recitation
   config.base.training = _training()
   config.base.training.model.preset = "quickstart"
   config.base.training.optim.learning_rate = 4e-3
   config.base.training.optim.final_share = 0.1
+  config.base.training.optim.weight_decay = 0.1
   config.base.training.train.steps = 600
 
   config.training = _training()
@@ -61,10 +65,9 @@ def get_config():
 def _training() -> ConfigDict:
   """Returns what the training of the base model and the tuning have in common."""
   config = training()
-  config.data.batch_size = 4
+  config.data.batch_size = 2
   config.optim.b2 = 0.95
   config.optim.schedule = "linear"
-  config.optim.weight_decay = 0.1
   config.optim.warmup_share = 0.05
   config.train.log_every = 20
   config.train.eval_batch_size = 16
