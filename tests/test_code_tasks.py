@@ -117,6 +117,15 @@ def test_an_episode_with_a_program():
   assert env.step(Action("act", "submit")).reward == 1.0
 
 
+def test_what_is_shown_where_no_test_is():
+  env = env_with(**{**PROGRAM, "visible": []})
+  assert env.step(block("print(1")).observation == "Your code does not run: SyntaxError: '(' was never closed"
+  assert env.step(block("raise ValueError")).observation == "It compiles. No tests are shown for this problem."
+  env = env_with(**{**FUNCTION, "visible": []})
+  assert env.step(block("raise ValueError(3)")).observation == "Your code does not run: ValueError: 3 (line 1)"
+  assert env.step(block("print(5)")).observation == "Printed:\n5\nIt ran. No tests are shown for this problem."
+
+
 # Programs that want to pass without doing what is asked.
 CHEATS = {
     "equal to everything": "class A:\n  def __eq__(self, o): return True\n  __hash__ = None\ndef f(x): return A()",

@@ -8,9 +8,9 @@ so no observation depends on them.
 from collections.abc import Sequence
 import re
 
-from agentbank_jax.envs import sandbox
+from agentbank_jax.envs import code_judge, sandbox
 from agentbank_jax.envs.base import Action, Instance, Step
-from agentbank_jax.envs.code_judge import MAX_PRINTED, NOT_RUN, TOOK_TOO_LONG, Verdict, run_program, run_tests
+from agentbank_jax.envs.code_judge import MAX_PRINTED, Verdict, run_program, run_tests
 from agentbank_jax.envs.output import same_output
 
 _SHOWN = 300  # characters of a test, or of an output, in an observation
@@ -58,10 +58,13 @@ class CodeEnv:
       if report.error:
         return _lines(report.printed, f"Your code does not run: {report.error}")
       return _lines(report.printed, _summary([_show(test) for test in tests], report.verdicts))
+    if not tests:
+      error = code_judge.syntax_error(code)
+      return f"Your code does not run: {error}" if error else "It compiles. No tests are shown for this problem."
     verdicts: list[Verdict] = []
     for test in tests:
-      late = verdicts and verdicts[-1].message in (TOOK_TOO_LONG, NOT_RUN)
-      verdicts.append(Verdict(False, NOT_RUN) if late else self._try(code, *test))
+      late = verdicts and verdicts[-1].message in (code_judge.TOOK_TOO_LONG, code_judge.NOT_RUN)
+      verdicts.append(Verdict(False, code_judge.NOT_RUN) if late else self._try(code, *test))
     return _summary([f"input {_cut(stdin)}: expected {_cut(expected)}" for stdin, expected in tests], verdicts)
 
   def _passes_all(self, code: str) -> bool:

@@ -110,6 +110,15 @@ def run_program(code: str, stdin: str, limits: Limits = LIMITS) -> tuple[str | N
   return finished.stdout.decode(errors="replace"), ""
 
 
+def syntax_error(code: str) -> str:
+  """Returns why source is no program, or "". A compiler can be made to run on: it runs in a sandbox too."""
+  program = "import sys; compile(sys.stdin.buffer.read(), '<your code>', 'exec')"
+  finished = Sandbox(LIMITS).python(program, code.encode("utf-8", "replace"))
+  if finished.returncode == 0:
+    return ""
+  return _STOPPED.get(finished.stopped) or last_line(finished.stderr)
+
+
 def last_line(stderr: bytes) -> str:
   """Returns the last line of a traceback, which says what was wrong."""
   lines = stderr.decode(errors="replace").strip().splitlines()

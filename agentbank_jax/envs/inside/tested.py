@@ -3,6 +3,7 @@
 It may be lied to and lie: it knows no expected value, and is not asked for a verdict.
 """
 
+import contextlib
 import os
 import sys
 import types
@@ -35,10 +36,11 @@ def main():
         place = place.tb_next
       line = wire.dumps({"error": type(error).__name__, "message": str(error)[:500],
                          "line": place.tb_lineno if place and place.tb_frame.f_globals is names else 0})
+    with contextlib.suppress(Exception):  # the code may have closed or replaced them
+      sys.stdout.flush()  # before the reply: after it, the process may be ended
+      sys.stderr.flush()
     replies.write(line + "\n")
     replies.flush()
-    sys.stdout.flush()
-    sys.stderr.flush()
 
 
 if __name__ == "__main__":
