@@ -18,6 +18,11 @@ NOTHING = "Nothing happens."
 _PUT = re.compile(r"put (.+) (?:in/on|in|on) (.+)")
 
 
+def current_command(command: str) -> str:
+  """Returns a command as ALFWorld 0.4 words it: trajectories of before play again."""
+  return _PUT.sub(r"move \1 to \2", command.strip(), count=1)
+
+
 def _listing(names: Iterable[str]) -> str:
   """Returns "a mug 2, and a mug 1", or "nothing"."""
   articles = [f"a {name}" for name in names]
@@ -42,7 +47,7 @@ class HouseholdEnv:
 
   def step(self, action: Action) -> Step:
     """Carries out a command of `admissible_commands()`, or says that nothing happens."""
-    command = _PUT.sub(r"move \1 to \2", action.text.strip(), count=1)
+    command = current_command(action.text)
     effect = self._commands().get(command) if action.kind == "act" else None
     observation = effect() if effect else NOTHING
     progress = self._progress()
