@@ -19,9 +19,10 @@ class AlfworldExplorer(Explorer):
     self._unreachable: set[str] = set()
 
   def go(self, place: str, thought: str) -> Turns:
+    before = self.at
     yield from super().go(place, thought)
     if place in self._unreachable:
-      self.at = None
+      self.at = before
 
   def act(self, thought: str, command: str) -> Turns:
     observation = yield from super().act(thought, command)
