@@ -21,8 +21,16 @@ class AlfworldExplorer(Explorer):
   def go(self, place: str, thought: str) -> Turns:
     before = self.at
     yield from super().go(place, thought)
-    if place in self._unreachable:
+    if place not in self._unreachable:
+      return
+    # One cannot go to what is where one stands: the drawers of a desk.
+    observation = yield from self.act(f"I cannot go to {place}. It may be here.", f"examine {place}")
+    if observation == NOTHING:
       self.at = before
+      return
+    self._unreachable.remove(place)
+    if "is closed." in observation:
+      yield from self.act(f"I have to open {place}.", f"open {place}")
 
   def act(self, thought: str, command: str) -> Turns:
     observation = yield from super().act(thought, command)
