@@ -27,10 +27,9 @@ def folder() -> pathlib.Path:
   Raises:
     UserError: there is neither folder nor archive, or the archive holds no games.
   """
-  try:
-    return published.find("alfworld", FOLDER, SOURCE)
-  except UserError:
-    archive = published.find("alfworld", _ARCHIVE, SOURCE)
+  archive = published.find_first("alfworld", (FOLDER, _ARCHIVE), SOURCE)
+  if archive.is_dir():
+    return archive
   unpacked = cache.folder("alfworld") / published.checksum(archive)[:16]
   if not unpacked.is_dir():
     with tempfile.TemporaryDirectory(dir=unpacked.parent) as temporary:

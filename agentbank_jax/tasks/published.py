@@ -4,7 +4,7 @@ What an instance is made of is what `find` returned while it was made: `files_us
 fingerprint of a score has the checksums. What an environment reads on its own, `Task.instances` finds too.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 import contextlib
 import contextvars
 import functools
@@ -47,6 +47,13 @@ def find(task: str, pattern: str, source: str) -> pathlib.Path:
   if (used := _used.get()) is not None:
     used.add(found[0])
   return found[0]
+
+
+def find_first(task: str, patterns: Sequence[str], source: str) -> pathlib.Path:
+  """Returns what `find` does for the first of `patterns` that something is called like: one file under several names."""
+  folder = pathlib.Path(os.environ.get(VARIABLE, os.devnull), task)
+  there = [pattern for pattern in patterns if any(folder.glob(pattern))]
+  return find(task, (there or patterns)[0], source)
 
 
 @contextlib.contextmanager
