@@ -37,13 +37,16 @@ class HouseholdEnv:
   def reset(self, instance: Instance) -> str:
     """Starts the world in `instance.data` (see `household_world`); every door is shut."""
     self._goal = instance.data
-    self._inside = {name: list(objects) for name, objects in instance.data["receptacles"]}
+    self._furnish(instance.data["receptacles"])
+    return f"{self._look()}\nYour task is to: {self._goal['goal']}"
+
+  def _furnish(self, receptacles: Iterable[tuple[str, Iterable[str]]]) -> None:
+    self._inside = {name: list(objects) for name, objects in receptacles}
     self._open: set[str] = set()
     self._lit: set[str] = set()
     self._states: dict[str, set[str]] = {}  # of objects: "clean", "hot", "cool", "sliced"
     self._at: str | None = None  # receptacle that the agent stands before; None: middle of the room
     self._hand: str | None = None
-    return f"{self._look()}\nYour task is to: {self._goal['goal']}"
 
   def step(self, action: Action) -> Step:
     """Carries out a command of `admissible_commands()`, or says that nothing happens."""

@@ -1,6 +1,7 @@
 """ScienceWorld (Wang et al. 2022, arXiv:2203.07540): 30 tasks of elementary science in its own simulator.
 
-The expert plays the simulator's gold path, made with full knowledge of the world.
+The expert plays the simulator's gold path, made with full knowledge of the world. All of them reach 100; a few, which
+watch a block slide down a rough plane, are longer than an episode may be.
 """
 
 from collections.abc import Generator, Iterator
@@ -15,7 +16,6 @@ from agentbank_jax.envs.base import Env, Instance
 from agentbank_jax.errors import UserError
 from agentbank_jax.tasks import cache
 from agentbank_jax.tasks.task import Grammar, MetricCard, Source, Task
-from agentbank_jax.trajectory_io import atomic_path
 
 # The simulator's own test variations, by task: the first one and how many follow each other from there.
 TEST_VARIATIONS = {
@@ -90,6 +90,7 @@ def _simulator() -> Any:
 def gold_path(task: str, variation: int) -> list[str]:
   """Returns the gold path, made once and kept in the cache (`cache.py`)."""
   from agentbank_jax.envs import scienceworld
+  from agentbank_jax.trajectory_io import atomic_path
 
   version = importlib.metadata.version("scienceworld")
   path = cache.folder("scienceworld") / f"gold-{version}" / f"{task}-{variation}.json"
@@ -137,7 +138,8 @@ thing you mean: answer with a number alone.""",
         success=f"the simulator's score is 100 of 100 within {_MAX_STEPS} steps; the reward is the score / 100, 0 for "
                 "a score below 0, which ends the episode",
         definition="ScienceWorld's own score (Wang et al. 2022, arXiv:2203.07540). The package stops after 100 steps "
-                   f"where it is not told otherwise; {_MAX_STEPS}, for gold paths have up to 194. No simplifications"),
+                   f"where it is not told otherwise; {_MAX_STEPS}, for gold paths have up to 194, but for a few that "
+                   "watch a block slide for hundreds of steps. No simplifications"),
     make_env=_make_env,
     instances=_instances,
     expert=_expert,
