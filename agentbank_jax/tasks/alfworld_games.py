@@ -15,8 +15,8 @@ from agentbank_jax.tasks import cache, published
 
 FOLDER = "json_2.1.1"
 _ARCHIVE = "*.tar.xz"
-SOURCE = ("alfworld-download (alfworld 0.4; MIT): its folder json_2.1.1 with train, valid_seen and valid_unseen, or one "
-          ".tar.xz of it")
+SOURCE = ("alfworld-download (alfworld 0.4, MIT): its folder json_2.1.1 with train, valid_seen and valid_unseen, or "
+          "one .tar.xz of it")
 
 
 def folder() -> pathlib.Path:
@@ -63,8 +63,8 @@ def rows(split: str) -> list[tuple[str, Mapping[str, Any]]]:
     name = "valid_unseen"
     if not (games / name).is_dir():
       name = "valid_seen"
-      logging.warning("alfworld: no valid_unseen in %s: the test games are valid_seen's, in rooms that training has too",
-                      games)
+      logging.warning("alfworld: no valid_unseen in %s: the test games are valid_seen's, in rooms that training has "
+                      "too", games)
   if not (games / name).is_dir():
     raise UserError(f"alfworld: no {name} in {games}; get it from {SOURCE}")
   found = []

@@ -27,8 +27,8 @@ _LIES_LIKE = {"container": "bowl"}  # AI2-THOR's "container" is none of the hous
 # Where files are: as they lie in the repository, of both its layouts, and under a plain name in one folder.
 _PATTERNS = {
     "train": ("train*_{type}.csv", "questions/train/data_{type}/combined.csv"),
-    "test": ("val_unseen_scenes*_{type}.csv", "test*_{type}.csv", "questions/val/unseen_scenes/data_{type}/combined.csv",
-             "questions/test/data_{type}/combined.csv"),
+    "test": ("val_unseen_scenes*_{type}.csv", "test*_{type}.csv",
+             "questions/val/unseen_scenes/data_{type}/combined.csv", "questions/test/data_{type}/combined.csv"),
 }
 
 Row = Mapping[str, Any]

@@ -50,7 +50,7 @@ def find(task: str, pattern: str, source: str) -> pathlib.Path:
 
 
 def find_first(task: str, patterns: Sequence[str], source: str) -> pathlib.Path:
-  """Returns what `find` does for the first of `patterns` that something is called like: one file under several names."""
+  """Returns what `find` does for the first of `patterns` that something is called like, else for the first."""
   folder = pathlib.Path(os.environ.get(VARIABLE, os.devnull), task)
   there = [pattern for pattern in patterns if any(folder.glob(pattern))]
   return find(task, (there or patterns)[0], source)

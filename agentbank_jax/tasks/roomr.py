@@ -14,6 +14,7 @@ from agentbank_jax.errors import UserError
 from agentbank_jax.tasks import published, thor_rooms
 
 SOURCE = "allenai/ai2thor-rearrangement on GitHub (data/2023/{train,val,test}.pkl.gz, Apache-2.0)"
+_KEYS = {"scene", "index", "openable_data", "starting_poses", "target_poses"}
 _SAME_DOOR = 0.3  # metres between AI2-THOR's versions: the layouts are older than RoomR 2023
 
 Row = Mapping[str, Any]
@@ -28,7 +29,9 @@ def rows(split: str) -> list[tuple[str, Row]]:
   path = published.find_first("roomr", (f"{split}*.jsonl", f"{split}.pkl.gz", f"**/2023/{split}.pkl.gz"), SOURCE)
   found = []
   try:
-    for number, row in enumerate(_read(path), start=1):
+    for row in _read(path):
+      if absent := _KEYS - row.keys():
+        raise ValueError(f"it has no {', '.join(sorted(absent))}")
       found.append((f"{row['scene']}-{row['index']:03d}", row))
   except (ValueError, KeyError, TypeError, OSError, EOFError, pickle.UnpicklingError) as e:
     raise UserError(f"{path}, row {len(found) + 1}: not a row of RoomR ({e}); get it again from {SOURCE}") from None

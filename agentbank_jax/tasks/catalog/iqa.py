@@ -51,7 +51,7 @@ def _expert(instance: Instance, observation: str) -> Generator[str, str, None]:
 
 
 def read_question(question: str) -> tuple[str, str, bool]:
-  """Returns the kind of thing that a question is about, the kind of container or "", and whether it asks for a number."""
+  """Returns the kind of thing a question is about, the kind of container or "", and whether it asks for a number."""
   text = question.lower()
   within = _CONTAINER.search(text)
   words = re.findall(r"[a-z]+", text[:within.start()] if within else text)
@@ -86,8 +86,8 @@ Final Answer: yes""",
         success="the answer is right (reward 1); guessing has 50, 25 and 50% (existence, counting, contains)",
         definition="IQUAD V1's accuracy (Gordon et al. 2018, arXiv:1712.03316), in a text room: a real AI2-THOR "
                    "kitchen's receptacles, filled by us so that the published answers are true; no images, ways or "
-                   f"physics. Not comparable with scores on IQUAD. {_MAX_STEPS} steps: the largest kitchen has 47 places, "
-                   "41 of them to be opened"),
+                   f"physics. Not comparable with scores on IQUAD. {_MAX_STEPS} steps: the largest kitchen has 47 "
+                   "places, 42 of them to be opened"),
     make_env=IqaEnv,
     instances=_instances,
     expert=_expert,

@@ -54,10 +54,10 @@ Positions are in metres: x, height and z. You see and reach what is within 1.5 m
     metric=MetricCard(
         reward_range=(0.0, 1.0),
         success="at the end every object is within 5 cm of its goal and every door within 20 points of its openness "
-                "(RoomR's success); the reward is RoomR's % fixed strict: the share of changed things that are back, 0 "
-                "where a thing that was right is not any more",
-        definition="RoomR's metrics for its two-phase track (Weihs et al. 2021, arXiv:2103.16544), in a text room: real "
-                   "receptacles, standing points, positions and openness of AI2-THOR; no images, ways, rotations, "
+                "(RoomR's success); the reward is RoomR's % fixed strict: the share of changed things that are back, "
+                "0 where a thing that was right is not any more",
+        definition="RoomR's metrics for its two-phase track (Weihs et al. 2021, arXiv:2103.16544), in a text room: "
+                   "real receptacles, standing points, positions and openness of AI2-THOR; no images, ways, rotations, "
                    "hidden things or physics, and 5 cm in place of overlapping boxes. Not comparable with scores on "
                    f"RoomR. {_MAX_STEPS} steps: a walk through the largest room, and back, takes some 100"),
     make_env=RearrangeEnv,

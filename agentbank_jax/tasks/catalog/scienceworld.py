@@ -62,7 +62,7 @@ def _make_env() -> Env:
 
 
 def _instances(split: str, count: int, seed: int) -> Iterator[Instance]:
-  """Yields test variations, the tasks in turn: 30 instances have one of each, and few tasks have many left at the end."""
+  """Yields test variations, the tasks in turn: 30 instances have one of each; small tasks run out first."""
   if split != "test":
     raise UserError(f"scienceworld: no {split!r} instances, the task is held out for evaluation; use test")
   if count < 0:
