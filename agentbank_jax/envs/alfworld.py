@@ -14,6 +14,10 @@ from agentbank_jax.envs.base import Action, Instance, Step
 from agentbank_jax.envs.household import NOTHING, current_command
 from agentbank_jax.errors import UserError
 
+# Engines that no environment uses. Each has a copy of the planner's library, which cannot be unloaded: after
+# `fast_downward.close_lib`, the next copy crashes the process. To load a game is to forget the one before.
+_idle: list[Any] = []
+
 _WELCOME = "-= Welcome to TextWorld, ALFRED! =-\n\n"
 
 
@@ -32,7 +36,7 @@ class AlfworldEnv:
 
   def reset(self, instance: Instance) -> str:
     path = self._games / instance.data["game"] / "game.tw-pddl"
-    self._engine = self._engine or _engine()
+    self._engine = self._engine or (_idle.pop() if _idle else _new_engine())
     self._engine.load(str(path))
     text = self._engine.reset().feedback
     self._goal = Goal(json.loads(path.read_text())["pddl_problem"], self._facts())
@@ -52,10 +56,8 @@ class AlfworldEnv:
 
   def close(self) -> None:
     if self._engine:
-      import fast_downward
       engine, self._engine = self._engine, None
-      # The engine loads a library of its own for every environment, and would never unload it.
-      fast_downward.close_lib(engine.unwrapped.downward_lib)
+      _idle.append(engine)
 
   def _facts(self) -> list[tuple[str, ...]]:
     """Returns what holds: predicates with their arguments."""
@@ -63,7 +65,7 @@ class AlfworldEnv:
             for fact in self._engine.unwrapped._pddl_state.facts]
 
 
-def _engine() -> Any:
+def _new_engine() -> Any:
   """Returns ALFWorld's engine as the package itself puts it together, without what serves its own experts."""
   try:
     from alfworld.agents.environment.alfred_tw_env import AlfredDemangler
