@@ -263,4 +263,4 @@ def test_published_trajectories_play_again(real_games, real_data):
     played += 1
     won += any(step.terminated for step in steps)
   env.close()
-  assert played >= 20 and won == played, (won, played)
+  assert played >= 15 and won == played, (won, played)
