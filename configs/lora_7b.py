@@ -5,7 +5,8 @@
       --config.model.init_from=models/llama2_7b_chat --config.data.path=runs/pack/packed
 
 One v5e-4 host is enough. Leaves model/ (merged) and adapter/ (PEFT's format). Rank, alpha and rate are QLoRA's
-(Dettmers et al. 2023, arXiv:2305.14314, appendix B.2: alpha 16, rate 2e-4), with its finding that all linear maps need adapters.
+(Dettmers et al. 2023, arXiv:2305.14314, appendix B.2: alpha 16, rate 2e-4), with its finding that all linear maps
+need adapters.
 """
 
 from configs import samoyed_7b

@@ -5,8 +5,8 @@
       --config.model.init_from=models/llama2_7b_chat --config.data.path=runs/pack/packed
 
 The first says, in minutes and on any machine, whether it fits. `init_from` is a folder of `agentbank convert` or
-Hugging Face's own. The recipe is ETO's, by AgentBank's first author (arXiv:2403.02502): 3 epochs, 64 rows, rate 2e-5, cosine,
-3% warm-up, no decay; the paper's own is not known.
+Hugging Face's own. The recipe is ETO's, by AgentBank's first author (arXiv:2403.02502): 3 epochs, 64 rows, rate 2e-5,
+cosine, 3% warm-up, no decay; the paper's own is not known.
 """
 
 from configs.base import training
