@@ -129,7 +129,9 @@ ENDLESS = [
 def test_what_would_run_on_is_stopped(env, statement, monkeypatch):
   monkeypatch.setattr(sql_database, "TIME_LIMIT", 0.3)
   step = act(env, statement)
-  assert step.observation == "Error executing query: stopped after 0.3 seconds"
+  # Which limit it meets first depends on how fast the machine is.
+  assert step.observation.removeprefix("Error executing query: ") in (
+      "stopped after 0.3 seconds", "the statement needs too much memory")
   assert step.info == {"invalid": True} and not step.terminated
   assert act(env, GOLD).observation == "Fiat"
 
