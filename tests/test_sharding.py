@@ -71,16 +71,16 @@ def test_specs_are_what_the_rules_say():
   assert hash(cut) == hash(mesh(data=2, fsdp=2, tensor=2)) and cut == mesh(data=2, fsdp=2, tensor=2)
 
 
-def test_weights_do_not_depend_on_the_mesh_and_nobody_holds_them_all():
-  plain = llama.init_params(TINY, 5)
-  for shape in (dict(fsdp=8), dict(data=2, fsdp=2, tensor=2)):
-    params = llama.init_params(TINY, 5, mesh(**shape))
-    jax.tree.map(np.testing.assert_array_equal, params, plain)
-    ways = mesh(**shape).mesh.shape
-    for path, array in jax.tree.leaves_with_path(params):
-      held = {shard.data.size for shard in array.addressable_shards}
-      share = 1 if path[-1].key == "scale" else ways["fsdp"] * ways["tensor"]
-      assert held == {array.size // share}, path
+@pytest.mark.parametrize(
+    "shape", [dict(data=2, fsdp=2, tensor=2), pytest.param(dict(fsdp=8), marks=pytest.mark.slow)], ids=str)
+def test_weights_do_not_depend_on_the_mesh_and_nobody_holds_them_all(shape):
+  params = llama.init_params(TINY, 5, mesh(**shape))
+  jax.tree.map(np.testing.assert_array_equal, params, llama.init_params(TINY, 5))
+  ways = mesh(**shape).mesh.shape
+  for path, array in jax.tree.leaves_with_path(params):
+    held = {shard.data.size for shard in array.addressable_shards}
+    share = 1 if path[-1].key == "scale" else ways["fsdp"] * ways["tensor"]
+    assert held == {array.size // share}, path
 
 
 def test_batches_are_rows_of_their_devices():
