@@ -193,8 +193,9 @@ def test_a_failing_verb_writes_no_summary(tmp_path, capfd):
 def test_an_evaluation_that_is_stopped_has_a_code_of_its_own(tmp_path, sent, code, told):
   args = ["evaluate", "--config.player=expert", "--config.tasks=('household',)", "--config.episodes=20000",
           f"--workdir={tmp_path}"]
-  process = subprocess.Popen([sys.executable, "-m", "agentbank_jax.cli", *args], cwd=ROOT, stderr=subprocess.PIPE,
-                             text=True)
+  # A shell that runs the tests in the background has its children ignore SIGINT.
+  command = ["env", "--default-signal=INT", sys.executable, "-m", "agentbank_jax.cli", *args]
+  process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
   log = tmp_path / "episodes" / "household.jsonl"
   while process.poll() is None and not (log.exists() and log.stat().st_size):
     time.sleep(0.02)

@@ -182,8 +182,9 @@ from fake_tasks import FakePlayer, gamble, task_with
 from test_episode_log import evaluate
 evaluate(pathlib.Path({str(tmp_path)!r}), task_with(lambda *_: time.sleep(0.05)), count=400)
 """
-  process = subprocess.Popen([sys.executable, "-c", script], cwd=pathlib.Path(__file__).parents[1],
-                             stderr=subprocess.PIPE, text=True)
+  # A shell that runs the tests in the background has its children ignore SIGINT.
+  command = ["env", "--default-signal=INT", sys.executable, "-c", script]
+  process = subprocess.Popen(command, cwd=pathlib.Path(__file__).parents[1], stderr=subprocess.PIPE, text=True)
   path = log_path(tmp_path, "count")
   deadline = time.monotonic() + 60
   while not path.exists() or path.read_bytes().count(b"\n") < 5:
