@@ -12,7 +12,7 @@ quickstart: $(VENV)/.base  ## the whole chain on this machine; results in runs/q
 test: $(VENV)/.test  ## the test suite, without its slow part
 	$(BIN)/python -m pytest
 
-slow: $(VENV)/.test  ## the slow part
+slow: $(VENV)/.envs  ## the slow part: real browsers and Java machines, the TPU compiler
 	$(BIN)/python -m pytest -m slow
 
 lint: $(VENV)/.test
@@ -31,12 +31,17 @@ $(VENV)/.test: $(VENV)/.base
 	$(PIP) --editable '.[test]'
 	touch $@
 
+$(VENV)/.envs: $(VENV)/.test
+	@echo "installing the environments and the TPU compiler (some minutes: ALFWorld is compiled)"
+	$(PIP) --editable '.[test,envs,tpu]'
+	touch $@
+
 # The versions everything is tested with: those of a fresh environment, written down.
 lock:
 	rm -rf $(VENV)-lock
 	$(PYTHON) -m venv $(VENV)-lock
-	$(VENV)-lock/bin/python -m pip install --quiet --editable '.[test]'
-	( echo "# Made by 'make lock': every version that 'make quickstart' and 'make test' install."; \
+	$(VENV)-lock/bin/python -m pip install --quiet --editable '.[test,envs,tpu,bench]'
+	( echo "# Made by 'make lock': every version that the targets of the Makefile install."; \
 	  $(VENV)-lock/bin/python -m pip freeze --exclude-editable | grep -v '@ file' | sed 's/+cpu$$//' ) > requirements.lock
 	rm -rf $(VENV)-lock
 

@@ -14,7 +14,9 @@ from etils import epath
 import jax
 from orbax.checkpoint import v1 as ocp
 
+from agentbank_jax import params_store
 from agentbank_jax.errors import UserError
+from agentbank_jax.files import write_failure
 from agentbank_jax.state import TrainState
 
 
@@ -30,8 +32,9 @@ class Checkpoints:
       keep_last: how many of the newest stay.
       keep_every: steps whose multiples stay for good, or None.
     """
-    logging.get_absl_logger().addFilter(_is_no_orbax_traceback)
+    params_store.quiet_orbax()
     self.directory = epath.Path(directory)
+    self._failed = False
     policies = ocp.training.preservation_policies
     keep = [policies.LatestN(keep_last)] + ([policies.EveryNSteps(keep_every)] if keep_every else [])
     self._orbax = ocp.training.Checkpointer(
@@ -44,8 +47,22 @@ class Checkpoints:
     self.close()
 
   def close(self) -> None:
-    with _disk_errors(self.directory):
-      self._orbax.close()
+    try:
+      with self._disk_errors():
+        self._orbax.close()
+    finally:
+      if self._failed and jax.process_index() == 0:  # what does not fit must not fill the disk either
+        for unfinished in self.directory.glob("*.orbax-checkpoint-tmp"):
+          unfinished.rmtree()
+
+  @contextlib.contextmanager
+  def _disk_errors(self):
+    try:
+      yield
+    except (OSError, ValueError) as e:  # TensorStore reports a failed write as a ValueError
+      self._failed = True
+      reason = write_failure(e) or getattr(e, "strerror", None) or " ".join(str(e).split())
+      raise UserError(f"cannot write a checkpoint to {self.directory}: {reason}") from e
 
   def steps(self) -> list[int]:
     """Steps of the complete checkpoints, oldest first."""
@@ -64,7 +81,7 @@ class Checkpoints:
     step = int(state.step)
     if step in self.steps():
       return
-    with _disk_errors(self.directory):
+    with self._disk_errors():
       parts = {"params": state.params, "optimizer": {"opt_state": state.opt_state}}
       self._orbax.save_checkpointables_async(step, parts, force=True, custom_metadata=dict(record))
       if wait:
@@ -72,7 +89,7 @@ class Checkpoints:
 
   def wait(self) -> None:
     """Blocks until the save in flight is complete."""
-    with _disk_errors(self.directory):
+    with self._disk_errors():
       self._orbax.wait()
 
   def restore(self, abstract: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
@@ -137,17 +154,3 @@ def _check_shapes(abstract, metadata, where: str) -> None:
     if tuple(want[name].shape) != tuple(have[name].shape):
       raise UserError(f"{where}: parameter {name} has shape {tuple(have[name].shape)}, the model's is "
                       f"{tuple(want[name].shape)}; is it a checkpoint of another model?")
-
-
-@contextlib.contextmanager
-def _disk_errors(directory):
-  try:
-    yield
-  except (OSError, ValueError) as e:  # TensorStore reports a failed write as a ValueError
-    reason = getattr(e, "strerror", None) or " ".join(str(e).split())
-    raise UserError(f"cannot write a checkpoint to {directory}: {reason}") from e
-
-
-def _is_no_orbax_traceback(record) -> bool:
-  """What Orbax's threads log with a traceback they also raise where we wait for them: it is told once."""
-  return not (record.exc_info and "orbax" in record.pathname)

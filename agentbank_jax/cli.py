@@ -1,27 +1,27 @@
 """`agentbank VERB --config=FILE --config.key=value --workdir=DIR`. Nothing else parses flags."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 import importlib
 import pathlib
-import re
 import sys
 import time
 import traceback
-import types
 from typing import NamedTuple
 
 from absl import flags, logging
 
-from agentbank_jax import distributed
+from agentbank_jax import command_line, distributed
 from agentbank_jax.errors import (
     EXIT_ERROR,
     EXIT_INTERRUPTED,
     EXIT_MISSING,
     Interrupted,
     ProcessesMissing,
+    Terminated,
     UserError,
     did_you_mean,
 )
+from agentbank_jax.files import write_failure
 
 
 class Verb(NamedTuple):
@@ -33,6 +33,7 @@ class Verb(NamedTuple):
     config: in configs/: the settings where no file is given, and the keys that a given file must have.
     required: whether a file must be given.
     shared: whether several processes can do it together.
+    shortcuts: flags of its own -> the config keys they set.
   """
 
   what: str
@@ -40,6 +41,7 @@ class Verb(NamedTuple):
   config: str
   required: bool = False
   shared: bool = False
+  shortcuts: tuple[tuple[str, str], ...] = ()
 
 
 VERBS = {
@@ -52,13 +54,16 @@ VERBS = {
                     "data_prep.inspect_records", "inspect"),
     "train": Verb("tune a model on packed records; resumes where it stopped", "agentbank_jax.train",
                   "train_tiny", required=True, shared=True),
+    "compile": Verb("compile a training config for a TPU pod nobody has at hand: does it fit?",
+                    "agentbank_jax.compile", "train_tiny", required=True,
+                    shortcuts=(("topology", "compile.topology"),)),
     "evaluate": Verb("play tasks with a model or an expert, and score the episodes",
                      "agentbank_jax.evaluate.run", "evaluate"),
+    "measure": Verb("play tasks' experts and random agents, and say how well and how fast",
+                    "agentbank_jax.evaluate.measure", "measure"),
     "convert": Verb("Hugging Face safetensors <-> our model folder, checked", "agentbank_jax.convert.run", "convert"),
     "doctor": Verb("say what is installed and ready here, and how to get the rest", "agentbank_jax.doctor", "doctor"),
 }
-
-_ROOT = pathlib.Path(__file__).parents[1]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -106,18 +111,29 @@ def exit_code(program: str, action: Callable[[], int]) -> int:
   try:
     return action()
   except UserError as e:
-    print(f"{program}: error: {e}", file=sys.stderr)
+    _tell(e, f"{program}: error: {e}")
     return EXIT_ERROR
   except Interrupted as e:
     if distributed.is_lead():
-      print(f"{program}: {e}", file=sys.stderr)
+      _tell(e, f"{program}: {e}")
+    return EXIT_INTERRUPTED
+  except Terminated as e:
+    _tell(e, f"{program}: stopped on request; run the same command to go on")
     return EXIT_INTERRUPTED
   except ProcessesMissing as e:
-    print(f"{program}: {e}", file=sys.stderr)
+    _tell(e, f"{program}: {e}")
     return EXIT_MISSING
-  except KeyboardInterrupt:
-    print(f"{program}: interrupted", file=sys.stderr)
+  except KeyboardInterrupt as e:
+    _tell(e, f"{program}: interrupted")
     return 130
+
+
+def _tell(error: BaseException | None, message: str) -> None:
+  """Prints `message` on a line of its own: progress bars that the error broke off are closed first."""
+  while error:
+    traceback.clear_frames(error.__traceback__)
+    error = error.__context__
+  print(message, file=sys.stderr)
 
 
 def _run(name: str, verb: Verb, config, workdir: pathlib.Path) -> None:
@@ -134,85 +150,21 @@ def _run(name: str, verb: Verb, config, workdir: pathlib.Path) -> None:
     if not distributed.is_lead():
       return
     path = write_summary(workdir, name, config, result, time.monotonic() - started)
-  except OSError as e:  # what no verb has explained: a full disk, a folder without permission
-    raise UserError(f"{e.filename or workdir}: {e.strerror or e}") from e
+  except UserError:
+    raise
+  except Exception as e:  # what no verb has explained: a full disk, a folder without permission
+    reason = write_failure(e)
+    if reason is None and not isinstance(e, OSError):
+      raise
+    raise UserError(f"{getattr(e, 'filename', None) or workdir}: {reason or e.strerror or e}") from e
   print(f"summary: {path}")
 
 
 def _parse(name: str, verb: Verb, argv: list[str]):
   """Returns the locked config of a verb, overrides applied, and the workdir."""
-  values = parse(f"agentbank {name}", argv, _config_path(verb.config), verb.required, f"runs/{name}")
+  values = command_line.parse(f"agentbank {name}", argv, _config_path(verb.config), required=verb.required,
+                              workdir=f"runs/{name}", shortcuts=dict(verb.shortcuts))
   return values.config, pathlib.Path(values.workdir)
-
-
-def parse(command: str, argv: list[str], default: pathlib.Path, required: bool, workdir: str,
-          switches: Mapping[str, str] = types.MappingProxyType({})) -> flags.FlagValues:
-  """Returns the flags of a command: `config` (locked, overrides applied), `workdir` and the switches.
-
-  Args:
-    command: as it is typed, such as "agentbank train".
-    argv: all of it; the flags begin with argv[2].
-    default: the config file where none is given, and the keys that a given file must have.
-    required: whether a file must be given.
-    workdir: where results go by default.
-    switches: more flags, false by default, with what they are for.
-
-  Raises:
-    UserError: a flag, a file, a key or a value that is wrong; a key gets the nearest that exists.
-  """
-  args = [argv[0], *argv[2:]]
-  folder = f"{default.parent.relative_to(_ROOT)}/"
-  if required and not any(re.match(r"--?config(=|$)", a) for a in args):
-    raise UserError(f"{command} needs --config=FILE; see {folder} and {command} --help")
-  for arg in args[1:]:
-    if (match := re.match(r"--?config=(.*)", arg)) and not pathlib.Path(match[1].split(":")[0]).is_file():
-      raise UserError(f"{match[1]}: no such config file; see {folder}")
-  overrides = [m for a in args if (m := re.match(r"--?config\.([^=]+)(=|$)", a))]
-  files = [a for a in args if not re.match(r"--?config\.", a)]
-  read = lambda arguments: _flag_values(default, workdir, switches, arguments)
-  config = read(files).config
-  missing = [key for key in read(args[:1]).config if key not in config]
-  if missing:
-    raise UserError(f"the config has no key {missing[0]!r}; is it one of {command}? "
-                    f"Such a file is {folder}{default.name}")
-  for override in overrides:
-    _check_key(config, override[1])
-  return read(args)
-
-
-def _flag_values(default: pathlib.Path, workdir: str, switches: Mapping[str, str],
-                 args: list[str]) -> flags.FlagValues:
-  from ml_collections import config_flags
-  values = flags.FlagValues()
-  try:
-    config_flags.DEFINE_config_file("config", str(default), "the config file", lock_config=True, flag_values=values,
-                                    sys_argv=args)
-    flags.DEFINE_string("workdir", workdir, "where results go", flag_values=values)
-    for switch, what in switches.items():
-      flags.DEFINE_bool(switch, False, what, flag_values=values)
-    rest = values(args)
-  except Exception as e:  # the config file is a program of the user's: it can raise anything
-    raise UserError(" ".join(str(e).split()) or type(e).__name__) from e
-  if rest[1:]:
-    raise UserError(f"unexpected argument {rest[1]!r}; settings are given as --config.key=value")
-  return values
-
-
-def _check_key(config, key: str) -> None:
-  """Raises UserError where `key`, such as "sources[0].path", names nothing; tells the nearest key."""
-  node, seen = config, ""
-  for part in re.findall(r"[^.\[\]]+|\[\d+\]", key):
-    if part.startswith("["):
-      if not isinstance(node, list | tuple) or int(part[1:-1]) >= len(node):
-        raise UserError(f"unknown config key {key!r}: {seen or 'config'} has no element {part}")
-      node = node[int(part[1:-1])]
-    else:
-      known = list(node.keys()) if hasattr(node, "keys") else []
-      if part not in known:
-        where = f" in {seen}" if seen else ""
-        raise UserError(f"unknown config key {key!r}: no {part!r}{where}{did_you_mean(part, known)}")
-      node = node[part]
-    seen += part if part.startswith("[") or not seen else f".{part}"
 
 
 def _config_path(name: str) -> pathlib.Path:
@@ -234,7 +186,7 @@ def _usage() -> str:
 def _verb_usage(name: str, verb: Verb, argv: list[str]) -> str:
   """Returns what a verb does, and its config file's own text and settings."""
   lines = [f"agentbank {name}: {verb.what}", ""]
-  given = [m[1] for a in argv[2:] if (m := re.match(r"--?config=(.*)", a))]
+  given = command_line.given_files(argv[2:])
   path = pathlib.Path(given[-1]) if given else _config_path(verb.config)
   if verb.required and not given:
     return "\n".join([
@@ -243,8 +195,11 @@ def _verb_usage(name: str, verb: Verb, argv: list[str]) -> str:
         f"agentbank {name} --config=FILE --help shows them."])
   if not path.is_file():
     raise UserError(f"{path}: no such config file; see configs/")
+  text = path.read_text().rstrip()
+  base = _config_path("base").read_text().rstrip()
+  start = ["", "It starts from configs/base.py:", "", base] if "configs.base import training" in text else []
   return "\n".join([
-      *lines, f"Settings of {path}; override any with --config.key=value:", "", path.read_text().rstrip(), "",
+      *lines, f"Settings of {path}; override any with --config.key=value:", "", text, *start, "",
       f"  --workdir=DIR  where results and summary.json go (runs/{name})"])
 
 

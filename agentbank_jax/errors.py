@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 import difflib
+import traceback
 
 
 class UserError(Exception):
@@ -18,8 +19,19 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
   return f"; did you mean {close[0]!r}?" if close else ""
 
 
+def describe(error: BaseException) -> str:
+  """Returns an exception as one line, with the place where it was raised: "OSError: disk full (sql.py:12)"."""
+  frames = traceback.extract_tb(error.__traceback__)
+  where = f" ({frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno})" if frames else ""
+  return f"{type(error).__name__}: {error}{where}"
+
+
 class Interrupted(Exception):
   """The run was asked to stop (SIGTERM), has saved its state and can be started again: exit code 75."""
+
+
+class Terminated(KeyboardInterrupt):
+  """SIGTERM came where Ctrl-C would stop the run just as well; what is done is kept: exit code 75."""
 
 
 class ProcessesMissing(Exception):
@@ -27,5 +39,5 @@ class ProcessesMissing(Exception):
 
 
 EXIT_ERROR = 2  # UserError
-EXIT_INTERRUPTED = 75  # Interrupted; sysexits' EX_TEMPFAIL: try again
+EXIT_INTERRUPTED = 75  # Interrupted, Terminated; sysexits' EX_TEMPFAIL: try again
 EXIT_MISSING = 69  # ProcessesMissing; sysexits' EX_UNAVAILABLE

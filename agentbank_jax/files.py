@@ -1,11 +1,26 @@
-"""Folders that appear whole or not at all."""
+"""Folders and lines that are written whole or not at all, and what is said where they cannot be."""
 
 from collections.abc import Callable, Iterator
 import contextlib
+import errno
+import os
 import pathlib
+import re
 import shutil
 
 from agentbank_jax.errors import UserError
+
+_FAILURES = tuple(os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO))
+
+
+def write_failure(error: BaseException) -> str | None:
+  """Returns why a file could not be written ("No space left on device"), or None for an error of another kind.
+
+  Libraries raise the system's errors as types of their own; the system's text is all that they have in common.
+  """
+  if re.search(r"\d+ requested and \d+ written", str(error)):  # NumPy's tofile gives no reason
+    return os.strerror(errno.ENOSPC)
+  return next((reason for reason in _FAILURES if reason in str(error)), None)
 
 
 @contextlib.contextmanager
@@ -22,7 +37,7 @@ def whole_folder(target: pathlib.Path, overwrite: bool = False, *, lead: bool = 
     sync: waits for the other processes; gets the name of the step.
 
   Raises:
-    UserError: `target` is there and `overwrite` is False.
+    UserError: `target` is there and `overwrite` is False; or the disk is full, or the like.
   """
   if target.exists() and not overwrite:
     raise UserError(f"{target} is already there; choose another target or set overwrite")
@@ -42,9 +57,40 @@ def whole_folder(target: pathlib.Path, overwrite: bool = False, *, lead: bool = 
       partial.rename(target)
       _remove(old)
     sync("the target is there")
+  except Exception as e:
+    if reason := write_failure(e):
+      raise UserError(f"{target} was not written: {reason}; make room, or choose another place") from e
+    raise
   finally:
     if lead:
       _remove(partial)
+
+
+class LineFile:
+  """A file that is appended to line by line; a line that does not fit on the disk leaves nothing of itself.
+
+  What was appended survives the process; `sync` makes it survive the machine.
+  """
+
+  def __init__(self, path: pathlib.Path):
+    self._path = path
+    self._file = path.open("ab", buffering=0)
+
+  def append(self, line: str) -> None:
+    """Raises UserError where the line cannot be written."""
+    end, rest = self._file.tell(), memoryview(line.encode() + b"\n")
+    try:
+      while rest:
+        rest = rest[self._file.write(rest):]
+    except OSError as e:
+      self._file.truncate(end)
+      raise UserError(f"{self._path}: {e.strerror}; what was written before is kept") from e
+
+  def sync(self) -> None:
+    os.fsync(self._file.fileno())
+
+  def close(self) -> None:
+    self._file.close()
 
 
 def _remove(path: pathlib.Path):

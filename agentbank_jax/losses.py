@@ -1,6 +1,9 @@
 """Masked cross-entropy whose logits never exist all at once.
 
 Letter key: B batch, L length, C chunk of L, D hidden size, V vocabulary, M = B * C.
+
+Where a mesh cuts rows along their length into `shards` stretches, a chunk takes C / shards positions of each, so that
+all devices work on every chunk.
 """
 
 from functools import partial
@@ -12,17 +15,21 @@ import jax.numpy as jnp
 from agentbank_jax.matmul import dot, weight_grad
 
 
-def _chunks(x_BL, chunk: int):
+def _chunks(x_BL, chunk: int, shards: int):
   """Cuts [B, L, ...] along L into [chunks, B, C, ...], padding the last chunk with zeros."""
-  B, L = x_BL.shape[:2]
-  padded = jnp.pad(x_BL, [(0, 0), (0, -L % chunk)] + [(0, 0)] * (x_BL.ndim - 2))
-  return jnp.moveaxis(padded.reshape(B, -1, chunk, *x_BL.shape[2:]), 1, 0)
+  B, L, *rest = x_BL.shape
+  part = max(chunk // shards, 1)
+  x = x_BL.reshape(B, shards, L // shards, *rest)
+  x = jnp.pad(x, [(0, 0), (0, 0), (0, -x.shape[2] % part)] + [(0, 0)] * len(rest))
+  x = jnp.moveaxis(x.reshape(B, shards, -1, part, *rest), 2, 0)
+  return x.reshape(x.shape[0], B, shards * part, *rest)
 
 
-def _join(x_CHUNKS, L: int):
+def _join(x_CHUNKS, L: int, shards: int):
   """Undoes `_chunks`."""
-  x = jnp.moveaxis(x_CHUNKS, 0, 1)
-  return x.reshape(x.shape[0], -1, *x.shape[3:])[:, :L]
+  chunks, B, C, *rest = x_CHUNKS.shape
+  x = jnp.moveaxis(x_CHUNKS.reshape(chunks, B, shards, C // shards, *rest), 0, 2)
+  return x.reshape(B, shards, -1, *rest)[:, :, :L // shards].reshape(B, L, *rest)
 
 
 def _logits(x_BCD, head_DV):
@@ -42,18 +49,18 @@ def _nll(x_BCD, head_DV, targets_BC):
   return (jnp.log(sum_M1) + top)[:, 0] - picked_M, exp_MV, sum_M1, hot_MV
 
 
-def token_nll(x_BLD, head_DV, targets_BL, chunk: int):
+def token_nll(x_BLD, head_DV, targets_BL, chunk: int, shards: int = 1):
   """Returns -log p(target) of every position, float32 [B, L]; not differentiable."""
   def body(_, xs):
     x_BCD, targets_BC = xs
     return None, _nll(x_BCD, head_DV, targets_BC)[0].reshape(targets_BC.shape)
 
-  _, nll = lax.scan(body, None, (_chunks(x_BLD, chunk), _chunks(targets_BL, chunk)))
-  return _join(nll, targets_BL.shape[1])
+  _, nll = lax.scan(body, None, (_chunks(x_BLD, chunk, shards), _chunks(targets_BL, chunk, shards)))
+  return _join(nll, targets_BL.shape[1], shards)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(4,))
-def cross_entropy_sum(x_BLD, head_DV, targets_BL, mask_BL, chunk: int):
+@partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def cross_entropy_sum(x_BLD, head_DV, targets_BL, mask_BL, chunk: int, shards: int = 1):
   """Returns the sum of -log p(target) over the positions of the mask: a float32 scalar.
 
   A *sum*: dividing by the number of trained tokens is left to the caller, who alone knows that number over
@@ -64,12 +71,13 @@ def cross_entropy_sum(x_BLD, head_DV, targets_BL, mask_BL, chunk: int):
     x_BLD: last hidden states. head_DV: output projection, of the same dtype.
     targets_BL: int32. mask_BL: bool or 0/1.
     chunk: positions of each row in one piece.
+    shards: stretches into which the mesh cuts rows; divides L.
   """
-  nll_BL = token_nll(x_BLD, head_DV, targets_BL, chunk)
+  nll_BL = token_nll(x_BLD, head_DV, targets_BL, chunk, shards)
   return jnp.sum(jnp.where(mask_BL, nll_BL, 0.0))
 
 
-def _forward(x_BLD, head_DV, targets_BL, mask_BL, chunk):
+def _forward(x_BLD, head_DV, targets_BL, mask_BL, chunk, shards):
   B, L, D = x_BLD.shape
 
   def body(carry, xs):
@@ -83,12 +91,12 @@ def _forward(x_BLD, head_DV, targets_BL, mask_BL, chunk):
     return (total + jnp.sum(nll_M * mask_M), dhead), dx_BCD
 
   start = (jnp.float32(0), jnp.zeros(head_DV.shape, jnp.float32))
-  chunks = tuple(_chunks(a, chunk) for a in (x_BLD, targets_BL, mask_BL.astype(jnp.float32)))
+  chunks = tuple(_chunks(a, chunk, shards) for a in (x_BLD, targets_BL, mask_BL.astype(jnp.float32)))
   (total, dhead), dx = lax.scan(body, start, chunks)
-  return total, (_join(dx, L), dhead.astype(head_DV.dtype))
+  return total, (_join(dx, L, shards), dhead.astype(head_DV.dtype))
 
 
-def _backward(chunk, saved, g):
+def _backward(chunk, shards, saved, g):
   dx_BLD, dhead_DV = saved
   return (g * dx_BLD).astype(dx_BLD.dtype), (g * dhead_DV).astype(dhead_DV.dtype), None, None
 

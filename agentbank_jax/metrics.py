@@ -6,6 +6,7 @@ import pathlib
 import time
 
 from agentbank_jax.errors import UserError
+from agentbank_jax.files import LineFile
 from agentbank_jax.flops import matmul_params
 from agentbank_jax.models.config import LlamaConfig
 
@@ -36,17 +37,19 @@ class MetricsLog:
           if line != path.read_text().splitlines()[-1]:  # the last line may be torn by a kill
             raise UserError(f"{path} line {number} is not a metrics line; move the file away") from None
     path.write_text("".join(line + "\n" for line in kept))
-    self._file = path.open("a", buffering=1)
+    self._file = LineFile(path)
     if tensorboard:
       try:
         from tensorboardX import SummaryWriter
       except ImportError:
         raise UserError("train.tensorboard needs tensorboardX: pip install tensorboardX") from None
-      self._board = SummaryWriter(str(folder / "tensorboard"))
+      # A file of its own for each start; what a killed run had written beyond the step it goes on from is hidden.
+      self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=resume_step + 1 if resume_step else None,
+                                  filename_suffix=f".from{resume_step}")
 
   def write(self, step: int, values: Mapping[str, float]) -> None:
     if self._file:
-      self._file.write(json.dumps({"step": step, **values}) + "\n")
+      self._file.append(json.dumps({"step": step, **values}))
     if self._board:
       for name, value in values.items():
         self._board.add_scalar(name, value, step)

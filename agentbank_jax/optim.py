@@ -43,7 +43,7 @@ def decay_mask(params, which: str):
   """Returns a tree of bools: True where weight decay applies ("kernels": matrices; "all": every parameter)."""
   if which == "all":
     return jax.tree.map(lambda _: True, params)
-  return jax.tree.map_with_path(lambda path, _: path[-1].key in ("kernel", "embedding"), params)
+  return jax.tree.map_with_path(lambda path, _: path[-1].key in ("kernel", "embedding", "lora_a", "lora_b"), params)
 
 
 def make_optimizer(config, schedule: optax.Schedule) -> optax.GradientTransformation:

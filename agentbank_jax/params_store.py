@@ -3,8 +3,10 @@
 from collections.abc import Iterable, Mapping
 import dataclasses
 import pathlib
+import sys
 from typing import Any
 
+from absl import logging
 from flax import traverse_util
 import jax
 import numpy as np
@@ -22,6 +24,25 @@ class Leaf:
 
   shape: tuple[int, ...]
   dtype: np.dtype
+
+
+def quiet_orbax() -> None:
+  """Keeps Orbax's threads from printing tracebacks of failed writes: where they are waited for, they are raised."""
+  logging.get_absl_logger().addFilter(_is_no_orbax_traceback)  # the same filter is not added twice
+  sys.unraisablehook = _unraisable
+
+
+def _is_no_orbax_traceback(record) -> bool:
+  return not (record.exc_info and "orbax" in record.pathname)
+
+
+_other_unraisable = sys.unraisablehook
+
+
+def _unraisable(unraisable) -> None:
+  """After a failed write, TensorStore tells the other writes' ends to Orbax's event loop, which is closed by then."""
+  if not (unraisable.exc_type is RuntimeError and str(unraisable.exc_value) == "Event loop is closed"):
+    _other_unraisable(unraisable)
 
 
 def save_params(path: pathlib.Path, params: Mapping[str, Any]):
@@ -80,6 +101,7 @@ def load_params(path: pathlib.Path, abstract: Mapping[str, jax.ShapeDtypeStruct 
 
 
 def _context() -> ocp.Context:
+  quiet_orbax()
   context = ocp.Context()
   context.array.saving.storage_options.chunk_byte_size = _CHUNK_BYTES
   context.memory.deepcopy_host_arrays = False  # saving returns when all is written: nobody changes the arrays

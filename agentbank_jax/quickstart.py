@@ -1,5 +1,6 @@
 """`agentbank quickstart`: the whole chain in one command. Like `cli.py` it stands above all other modules."""
 
+from collections.abc import Iterator
 import dataclasses
 import json
 import pathlib
@@ -9,19 +10,20 @@ import jax
 from ml_collections import ConfigDict
 
 from agentbank_jax import train
-from agentbank_jax.bundle import Bundle, write_bundle
-from agentbank_jax.chat import make_renderer
+from agentbank_jax.bundle import Bundle
+from agentbank_jax.chat import load_renderer, make_renderer
 from agentbank_jax.chat_template import FORMATS
 from agentbank_jax.convert.check import Parity, check_parity, require
 from agentbank_jax.convert.to_hf import export_hf
 from agentbank_jax.decode.player import make_engine_player
+from agentbank_jax.envs.worker_pool import PoolSize
 from agentbank_jax.errors import UserError
 from agentbank_jax.evaluate.rollout import Limits
 from agentbank_jax.evaluate.run import compare_logs, draw, episodes_of, evaluate_tasks
 from agentbank_jax.evaluate.scores import TaskScore, mean_score
 from agentbank_jax.evaluate.tables import comparison_table
 from agentbank_jax.experts import make_trajectories
-from agentbank_jax.models import llama
+from agentbank_jax.recitation import write_recitations
 from agentbank_jax.report.html import pick_examples, write_report
 from agentbank_jax.report.tables import print_table
 from agentbank_jax.tasks import get_task
@@ -47,13 +49,14 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
   steps.say("tokenizer, rendering, packing")
   packed = _pack(config, workdir, files)
 
-  steps.say("training")
-  training = ConfigDict(config.training)
-  training.unlock()
-  training.data.path = str(packed)
+  steps.say("a base model learns to repeat words: what pretraining brings to a larger one")
+  base = _train_base(config, workdir / "base", files)
+
+  steps.say("training on the trajectories")
+  training = _unlocked(config.training)
+  training.data.path, training.model.init_from = str(packed), str(base / "model")
   trained = train.run(training, workdir / "train")
-  tuned = workdir / "train" / "model"
-  untrained = _untrained(training, tuned, workdir / "untrained" / "model")
+  untrained, tuned = base / "model", workdir / "train" / "model"
 
   scores, names = {}, {}
   for label, model in (("untrained", untrained), ("tuned", tuned)):
@@ -76,7 +79,7 @@ class _Steps:
 
   def say(self, what: str) -> None:
     self.count += 1
-    print(f"\n[{self.count}/7] {what}", flush=True)
+    print(f"\n[{self.count}/8] {what}", flush=True)
 
 
 def _claim(config: ConfigDict, workdir: pathlib.Path) -> None:
@@ -92,6 +95,10 @@ def _limits(config: ConfigDict) -> Limits:
   return Limits(**config.evaluation.limits)
 
 
+def _workers(config: ConfigDict) -> PoolSize:
+  return PoolSize(**config.evaluation.workers)
+
+
 def _trajectories(config: ConfigDict, folder: pathlib.Path) -> dict[str, pathlib.Path]:
   """Writes the experts' trajectories, one file for each task."""
   files = {name: folder / f"{name}.jsonl" for name in config.trajectories}
@@ -99,43 +106,63 @@ def _trajectories(config: ConfigDict, folder: pathlib.Path) -> dict[str, pathlib
   for name, path in files.items():
     if not path.exists():
       make_trajectories(get_task(name), "train", config.trajectories[name], config.seed, path,
-                        limits=_limits(config), slots=config.evaluation.slots)
+                        limits=_limits(config), slots=config.evaluation.slots, workers=_workers(config))
   return files
 
 
+def _unlocked(config: ConfigDict) -> ConfigDict:
+  """Returns a copy that can be changed and leaves the original as it is."""
+  config = config.copy_and_resolve_references()
+  config.unlock()
+  return config
+
+
+def _contents(files: dict[str, pathlib.Path]) -> Iterator[str]:
+  return (turn.content for path in files.values() for t in read_trajectories(path) for turn in t.turns)
+
+
 def _pack(config: ConfigDict, workdir: pathlib.Path, files: dict[str, pathlib.Path]) -> pathlib.Path:
-  """Trains a tokenizer on the trajectories, and packs them with it. Returns the packed data set."""
+  """Trains a tokenizer on the trajectories, and packs them, and words to repeat, with it. Returns the data set."""
   if not (workdir / "packed").exists():
-    texts = (turn.content for path in files.values() for t in read_trajectories(path) for turn in t.turns)
     format = config.tokenizer.format
-    tokenizer = train_tokenizer(texts, config.tokenizer.vocab_size, FORMATS[format].control_tokens)
+    tokenizer = train_tokenizer(_contents(files), config.tokenizer.vocab_size, FORMATS[format].control_tokens)
     make_renderer(tokenizer, format).save(workdir / "tokenizer")
-    settings = ConfigDict(config.pack)
-    settings.unlock()
-    settings.sources = tuple(ConfigDict({"path": str(path), "weight": None}, convert_dict=False)
-                             for path in files.values())
-    settings.tokenizer, settings.format = str(workdir / "tokenizer"), format
-    pack.run(settings, workdir)
+    recitations = workdir / "trajectories" / "recitation.jsonl"
+    write_recitations(recitations, _contents(files), tokenizer, config.recitations, tuple(config.recitation_words),
+                      seed=config.seed)
+    _pack_files(config, [*files.values(), recitations], workdir / "tokenizer", workdir)
   return workdir / "packed"
 
 
-def _untrained(training: ConfigDict, tuned: pathlib.Path, path: pathlib.Path) -> pathlib.Path:
-  """Writes the model as training began with it."""
-  bundle = Bundle.open(tuned)
-  params = llama.init_params(bundle.config, training.seed)
-  write_bundle(path, bundle.config, params, bundle.tokenizer, bundle.chat_format, overwrite=True)
-  return path
+def _pack_files(config: ConfigDict, paths: list[pathlib.Path], tokenizer: pathlib.Path, workdir: pathlib.Path) -> None:
+  settings = _unlocked(config.pack)
+  settings.sources = tuple(ConfigDict({"path": str(path), "weight": None}, convert_dict=False) for path in paths)
+  settings.tokenizer, settings.format = str(tokenizer), config.tokenizer.format
+  pack.run(settings, workdir)
+
+
+def _train_base(config: ConfigDict, workdir: pathlib.Path, files: dict[str, pathlib.Path]) -> pathlib.Path:
+  """Trains the model that the trajectories then tune, from random weights. Returns the run's folder."""
+  base, tokenizer = config.base, workdir.parent / "tokenizer"
+  if not (workdir / "packed").exists():
+    recitations = workdir / "recitations.jsonl"
+    write_recitations(recitations, _contents(files), load_renderer(tokenizer).tokenizer, base.recitations,
+                      tuple(config.recitation_words), seed=config.seed + 1)
+    _pack_files(config, [recitations], tokenizer, workdir)
+  training = _unlocked(base.training)
+  training.data.path = str(workdir / "packed")
+  train.run(training, workdir)
+  return workdir
 
 
 def _play(config: ConfigDict, model: pathlib.Path, workdir: pathlib.Path) -> tuple[list[TaskScore], str]:
   """Plays every task's test instances; returns the scores and the player's name."""
-  settings = ConfigDict(config.evaluation)
-  settings.unlock()
+  settings = _unlocked(config.evaluation)
   settings.engine.model = str(model)
   player = make_engine_player(settings)
   problems = draw(tuple(config.trajectories), "test", settings.episodes, settings.instance_seed)
   scores = evaluate_tasks(player, problems, workdir, seed=settings.seed, limits=_limits(config),
-                          sampling=settings.sampling)
+                          sampling=settings.sampling, workers=_workers(config))
   return scores, player.name
 
 
@@ -178,8 +205,9 @@ def _report(config: ConfigDict, workdir: pathlib.Path, scores, names, trained, p
   report = workdir / "report.html"
   write_report(report, title="Quickstart: untrained and tuned", tables=[table],
                curves={"training": workdir / "train" / "metrics.jsonl"}, episodes=episodes,
-               notes=["Experts played training instances; a small Llama learned from their trajectories; both models "
-                      "then played instances of the test split, which share no problem with the training split."])
+               notes=["A small Llama learned to repeat words, from random weights: the untrained model. Experts played "
+                      "training instances, and it learned from their trajectories: the tuned model. Both then played "
+                      "instances of the test split, which share no problem with the training split."])
   print(f"report: {report}")
   return {
       "tasks": [{"name": a.name, "untrained": dataclasses.asdict(a), "tuned": dataclasses.asdict(b)}

@@ -6,12 +6,13 @@ import functools
 import math
 
 import jax
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 import numpy as np
 
 from agentbank_jax.errors import UserError, did_you_mean
 
-MESH_AXES = ("data", "fsdp", "tensor")
+MESH_AXES = ("data", "fsdp", "context", "tensor")
 
 # Logical axes of parameters and activations; see `models.llama` for which array has which.
 LOGICAL_AXES = ("batch", "length", "layers", "vocab", "embed", "heads", "kv_heads", "mlp",
@@ -58,14 +59,15 @@ class Sharding:
   def replicated(self) -> NamedSharding:
     return NamedSharding(self.mesh, PartitionSpec())
 
-  @property
-  def batch_shards(self) -> int:
-    """Into how many parts the batch is cut."""
-    return math.prod(self.mesh.shape[m] for m in self._rules["batch"])
+  def shards(self, axis: str) -> int:
+    """Returns into how many parts a logical axis is cut."""
+    return math.prod(self.mesh.shape[m] for m in self._rules[axis])
 
 
 def make_mesh(shape: Mapping[str, int], devices=None) -> Mesh:
   """Builds the mesh of `shape` (axis -> size; at most one -1 takes the devices that are left).
+
+  Over several slices of a pod, joined by the data centre's slower network, `data` is cut over the slices first.
 
   Raises:
     UserError: unknown axes, or sizes that do not multiply to the number of devices.
@@ -84,6 +86,14 @@ def make_mesh(shape: Mapping[str, int], devices=None) -> Mesh:
     needed = f"{fixed} devices" + (" or a multiple" if -1 in sizes else "")
     raise UserError(f"mesh {dict(shape)} needs {needed}, there are {len(devices)}")
   axis_types = (AxisType.Auto,) * len(MESH_AXES)  # jax's own default is Explicit
+  slices = len({getattr(device, "slice_index", 0) for device in devices})
+  if slices > 1:
+    data, *inside = sizes
+    if data % slices:
+      raise UserError(f"mesh {dict(shape)}: {slices} slices need a multiple of {slices} along 'data', which is {data}: "
+                      "the other axes stay within a slice")
+    grid = mesh_utils.create_hybrid_device_mesh((data // slices, *inside), (slices, 1, 1, 1), devices)
+    return Mesh(grid, MESH_AXES, axis_types=axis_types)
   return jax.make_mesh(tuple(sizes), MESH_AXES, axis_types=axis_types, devices=devices)
 
 
@@ -103,6 +113,8 @@ def make_sharding(mesh_shape: Mapping[str, int], rules: Mapping[str, str | tuple
   normal = []
   for axis in LOGICAL_AXES:
     value = rules[axis]
+    if not isinstance(value, str | list | tuple | None):
+      raise UserError(f"sharding rule {axis!r} is {value!r}; expected a mesh axis, a tuple of them, or None")
     mesh_axes = () if value is None else (value,) if isinstance(value, str) else tuple(value)
     for m in mesh_axes:
       if m not in MESH_AXES:
@@ -111,13 +123,17 @@ def make_sharding(mesh_shape: Mapping[str, int], rules: Mapping[str, str | tuple
   return Sharding(make_mesh(mesh_shape, devices), tuple(normal))
 
 
-def global_batch(batch: Mapping[str, np.ndarray], sharding: Sharding | None) -> dict[str, jax.Array]:
-  """Turns this process's rows into global arrays, cut along the batch axis.
+def global_batch(batch: Mapping[str, np.ndarray], sharding: Sharding | None, batch_size: int | None = None,
+                 axes: tuple[str | None, ...] = ("batch", "length")) -> dict[str, jax.Array]:
+  """Turns this process's rows into global arrays.
 
   Args:
-    batch: arrays [local rows, ...]; the processes' rows, in process order, are the global batch.
+    batch: arrays [local rows, ...], whole rows, also where the mesh cuts them along their length.
+    batch_size: rows of the global batch; None where this process holds them all.
+    axes: the arrays' logical axes.
   """
   if sharding is None:
     return {k: jax.device_put(v) for k, v in batch.items()}
-  return {k: jax.make_array_from_process_local_data(sharding.named("batch", *[None] * (v.ndim - 1)), v)
+  named = sharding.named(*axes)
+  return {k: jax.make_array_from_process_local_data(named, v, (batch_size or len(v), *v.shape[1:]))
           for k, v in batch.items()}

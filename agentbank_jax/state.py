@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from agentbank_jax.models import llama
+from agentbank_jax.models import llama, lora
 from agentbank_jax.models.config import LlamaConfig
 from agentbank_jax.models.execution import Execution
 
@@ -15,8 +15,8 @@ class TrainState(NamedTuple):
   """What a step turns into the next.
 
   Attributes:
-    params: float32, in the execution's layout (see `models.llama.to_layout`).
-    opt_state: optax's, its moments laid out as the parameters.
+    params: in the execution's layout (see `models.llama.to_layout`); float32, but for the frozen ones under LoRA.
+    opt_state: optax's, over the trainable parameters, its moments laid out as they.
     step: int32 scalar, optimizer steps done.
   """
 
@@ -40,14 +40,23 @@ def init_state(config: LlamaConfig, tx: optax.GradientTransformation, execution:
 def canonical_init(params, tx, execution, config) -> TrainState:
   """Returns the canonical state of step 0 for canonical `params`."""
   shardings = state_shardings(config, tx, execution)
-  opt_state = jax.jit(tx.init, out_shardings=None if shardings is None else shardings.opt_state)(params)
+  opt_state = jax.jit(tx.init, out_shardings=None if shardings is None else shardings.opt_state)(
+      lora.split(params, config)[0])
   return TrainState(params, opt_state, jnp.int32(0))
+
+
+def with_adapters(params, config: LlamaConfig, execution: Execution, seed: int):
+  """Puts fresh adapters on canonical parameters of the model without them; see `lora.attach`."""
+  shardings = None if execution.sharding is None else llama.param_shardings(config, execution.sharding)
+  attach = lambda params, key: lora.attach(params, config, llama.draw_params(config, key))
+  return jax.jit(attach, out_shardings=shardings)(params, jax.random.key(seed))
 
 
 def abstract_state(config: LlamaConfig, tx: optax.GradientTransformation, execution: Execution) -> TrainState:
   """Returns the canonical state's shapes, with shardings where the execution has a mesh: what a restore fills."""
   params = llama.abstract_params(config)
-  shapes = TrainState(params, jax.eval_shape(tx.init, params), jax.ShapeDtypeStruct((), jnp.int32))
+  shapes = TrainState(params, jax.eval_shape(tx.init, lora.split(params, config)[0]),
+                      jax.ShapeDtypeStruct((), jnp.int32))
   shardings = state_shardings(config, tx, execution)
   if shardings is None:
     device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
@@ -62,8 +71,9 @@ def state_shardings(config: LlamaConfig, tx: optax.GradientTransformation, execu
     return None
   params = llama.abstract_params(config)
   shardings = llama.param_shardings(config, sharding)
+  trainable, cut = lora.split(params, config)[0], lora.split(shardings, config)[0]
   opt_state = optax.tree_utils.tree_map_params(
-      tx, lambda _, s: s, jax.eval_shape(tx.init, params), shardings,
+      tx, lambda _, s: s, jax.eval_shape(tx.init, trainable), cut,
       transform_non_params=lambda _: sharding.replicated)
   return TrainState(shardings, opt_state, sharding.replicated)
 

@@ -5,11 +5,12 @@ import dataclasses
 import importlib.metadata
 import json
 import math
-import os
 import pathlib
 import platform
 import subprocess
 from typing import Any
+
+from agentbank_jax.trajectory_io import atomic_path
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "transformers",
             "tokenizers", "numpy")
@@ -18,7 +19,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tens
 def write_summary(workdir: pathlib.Path, verb: str, config, result: Mapping[str, Any], seconds: float) -> pathlib.Path:
   """Writes `workdir/summary.json`: the verb's own result first, then config, seed, versions, revision, wall time.
 
-  The file appears whole: it is written beside its place and renamed.
+  The file appears whole or not at all.
   """
   config = config.to_dict()
   summary = {
@@ -31,10 +32,8 @@ def write_summary(workdir: pathlib.Path, verb: str, config, result: Mapping[str,
       "wall_seconds": round(seconds, 3),
   }
   path = workdir / "summary.json"
-  workdir.mkdir(parents=True, exist_ok=True)
-  partial = path.with_suffix(".json.partial")
-  partial.write_text(json.dumps(_plain(summary), indent=2, allow_nan=False) + "\n")
-  os.replace(partial, path)
+  with atomic_path(path) as temporary:
+    temporary.write_text(json.dumps(_plain(summary), indent=2, allow_nan=False) + "\n")
   return path
 
 

@@ -16,15 +16,15 @@ import os
 import pathlib
 from typing import Any
 
-import numpy as np
 import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, trainers
 
 from agentbank_jax.errors import UserError
 from agentbank_jax.text_encoder import TextEncoder
 
-# Llama 3's split of text into words, with digits one by one instead of in threes (as in Qwen 2).
-_WORDS = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+# Llama 3's split of text into words, digits in threes from the left; but a number has the space before it, as a word
+# has: so a small model copies a number up to 999 as one token.
+_WORDS = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+| ?\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
           r"|\s*[\r\n]+|\s+(?!\S)|\s+")
 _NAMES = ("bos_token", "eos_token", "pad_token", "unk_token")
 
@@ -162,7 +162,7 @@ def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, control_tokens: Sequence[str] = ()) -> Tokenizer:
-  """Trains a byte-level BPE: any text can be encoded, digits one by one. The same texts give the same ids.
+  """Trains a byte-level BPE: any text can be encoded. The same texts give the same ids.
 
   Args:
     texts: what to learn from.
@@ -183,39 +183,6 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, control_tokens: Seque
   backend.train_from_iterator(texts, trainers.BpeTrainer(
       vocab_size=vocab_size, special_tokens=controls, initial_alphabet=alphabet, show_progress=False))
   return Tokenizer(backend, special)
-
-
-def special_token_report(embedding: np.ndarray, ids: Mapping[str, int]) -> list[str]:
-  """Finds control tokens that a base model has never learned.
-
-  Args:
-    embedding: [V, D] input embeddings.
-    ids: the control tokens to look at, `Renderer.control_ids`.
-
-  Returns:
-    One line for each finding: which token, what is wrong, what to do. Empty where all is well.
-  """
-  cure = "initialise the rows from the mean of the others and train them, or use chat format 'plain'"
-  names = list(ids)
-  beyond = [f"{t!r} (id {ids[t]}) lies outside the {len(embedding)} embedding rows; resize the embedding"
-            for t in names if ids[t] >= len(embedding)]
-  names = [t for t in names if ids[t] < len(embedding)]
-  if not names:
-    return beyond
-  rows = np.asarray(embedding[[ids[t] for t in names]], np.float32)
-  sample = np.asarray(embedding[::len(embedding) // 4096 + 1], np.float32)
-  typical = float(np.median(np.linalg.norm(sample, axis=1)))
-  norms = np.linalg.norm(rows, axis=1)
-  empty = norms < 0.01 * typical
-  findings = beyond + [
-      f"{t!r} (id {ids[t]}) has an embedding row near zero (norm {n:.3g}, typical {typical:.3g}): {cure}"
-      for t, n, e in zip(names, norms, empty, strict=True) if e]
-  for i, first in enumerate(names):
-    distance = np.linalg.norm(rows[i + 1:] - rows[i], axis=1)
-    same = [names[i + 1 + j] for j in np.flatnonzero((distance < 0.01 * norms[i]) & ~empty[i + 1:])]
-    if same and not empty[i]:
-      findings.append(f"{first!r} has the same embedding row as {', '.join(map(repr, same))}: {cure}")
-  return findings
 
 
 def write_text(path: pathlib.Path, text: str) -> None:

@@ -16,19 +16,18 @@ from tqdm import tqdm
 
 from agentbank_jax import data, distributed, flops
 from agentbank_jax import step as steps
-from agentbank_jax.bundle import Bundle, write_bundle
-from agentbank_jax.chat import load_renderer
+from agentbank_jax.bundle import write_bundle
 from agentbank_jax.checkpoint import Checkpoints
-from agentbank_jax.errors import Interrupted, UserError, did_you_mean
+from agentbank_jax.convert.peft import write_adapter
+from agentbank_jax.errors import Interrupted, UserError
 from agentbank_jax.metrics import MetricsLog, Throughput
 from agentbank_jax.models import execution as execution_lib
-from agentbank_jax.models.config import LlamaConfig, num_params, param_shapes
-from agentbank_jax.models.presets import preset
+from agentbank_jax.models import lora
+from agentbank_jax.models.config import num_params
 from agentbank_jax.optim import make_optimizer, make_schedule
-from agentbank_jax.sharding import Sharding, global_batch, make_sharding
+from agentbank_jax.sharding import global_batch, make_sharding
+from agentbank_jax.starting_model import architecture, fit_to_data, starting_params
 from agentbank_jax.state import abstract_state, canonical, init_state, place
-
-MODEL_ARRAYS = ("tokens", "targets", "loss_mask", "segment_ids", "positions")
 
 
 def run(config, workdir: pathlib.Path) -> dict[str, Any]:
@@ -53,21 +52,20 @@ class Trainer:
   def __init__(self, config, workdir: pathlib.Path):
     self.config, self.workdir = config, workdir
     self.dataset = data.PackedDataset.open(config.data.path)
-    self.model = _model_config(config.model, self.dataset)
+    self.model = fit_to_data(architecture(config.model), self.dataset)
     sharding = None
     if jax.device_count() > 1:
       sharding = make_sharding(config.mesh, config.rules)
     self.execution = execution_lib.resolve(config.execution, jax.default_backend(), sharding)
-    _check_settings(config, sharding)
+    _check_settings(config, self.execution, self.dataset)
     # Which of the equal blocks of a batch this process's devices hold: processes that hold one together read it both.
     self.reader, self.readers = distributed.batch_block(sharding.named("batch")) if sharding else (0, 1)
     self.batch_size = config.data.batch_size
     self.total_steps = _total_steps(config.train, self.dataset.num_rows["train"], self.batch_size)
     self.schedule = make_schedule(config.optim, self.total_steps)
     self.tx = make_optimizer(config.optim, self.schedule)
-    self.train_step = jax.jit(
-        steps.make_train_step(self.model, self.execution, self.tx, self.schedule, config.data.micro_batches),
-        donate_argnums=0)
+    self.train_step = steps.jit_train_step(self.model, self.execution, self.tx, self.schedule,
+                                           config.data.micro_batches)
     self.eval_step = jax.jit(steps.make_eval_step(self.model, self.execution, self.dataset.max_segments))
     self.rates = Throughput(self.model, jax.device_count(),
                             flops.peak_flops(jax.devices()[0].device_kind, config.train.peak_flops))
@@ -85,10 +83,13 @@ class Trainer:
       checkpoints.save(canonical(state, self.execution), self._record(), wait=True)
     if train.write_model is not None:
       self._write_model(state)
+    if self.model.lora and train.write_adapter:
+      self._write_adapter(state)
     return {
         "steps": self.total_steps,
         "resumed_from": first if record else None,
         "parameters": num_params(self.model),
+        "trained_parameters": sum(p.size for p in jax.tree.leaves(lora.split(state.params, self.model)[0])),
         "rows": self.dataset.num_rows,
         "epochs": self.total_steps * self.batch_size / self.dataset.num_rows["train"],
         "metrics": last,
@@ -103,10 +104,7 @@ class Trainer:
     if restored is None:
       params = None
       if self.config.model.init_from is not None:
-        from agentbank_jax.models import llama
-        shardings = llama.param_shardings(self.model, self.execution.sharding) if self.execution.sharding else None
-        params = Bundle.open(self.config.model.init_from).load_params(shardings, dtype="float32", check_finite=True)
-        params = jax.tree.map(jax.numpy.asarray, params)
+        params = starting_params(self.config, self.model, self.dataset, self.execution)
       return init_state(self.model, self.tx, self.execution, self.config.seed, params), None
     state, record = restored
     wanted = self._record()
@@ -137,13 +135,13 @@ class Trainer:
               disable=jax.process_index() != 0) as bar:
       for number in range(first + 1, self.total_steps + 1):
         host_batch = next(batches)
-        state, metrics = self.train_step(state, self._to_device(host_batch))
+        state, metrics = self.train_step(state, self._to_device(host_batch, self.batch_size))
         if pending is not None:
           last |= self._report(*pending, log, bar)
         pending = (number, metrics, host_batch)
         last_step = number == self.total_steps
-        stopping = stop.reached(number)
         evaluate = (train.eval_every and number % train.eval_every == 0) or last_step
+        stopping = stop.reached(number)
         save = (train.checkpoint_every and number % train.checkpoint_every == 0) or stopping
         if not (evaluate or save):
           continue
@@ -191,8 +189,9 @@ class Trainer:
     batches = data.batches(self.dataset, "eval", rows, seed=None, epochs=1,
                            process_index=self.reader, process_count=self.readers)
     for batch in tqdm(batches, total=total, desc="eval", leave=False, disable=jax.process_index() != 0):
-      sums, counts = self.eval_step(params, self._to_device(batch))
-      task_BS = _host(global_batch({"tasks": batch["segment_tasks"]}, self.execution.sharding)["tasks"])
+      sums, counts = self.eval_step(params, self._to_device(batch, rows))
+      tasks_BS = {"tasks": batch["segment_tasks"]}
+      task_BS = _host(global_batch(tasks_BS, self.execution.sharding, rows, ("batch", None))["tasks"])
       real = task_BS >= 0
       np.add.at(nll, task_BS[real], _host(sums)[real])
       np.add.at(count, task_BS[real], _host(counts)[real])
@@ -208,14 +207,22 @@ class Trainer:
     return data.batches(self.dataset, "train", self.batch_size, seed=self.config.seed, start_step=start_step,
                         process_index=self.reader, process_count=self.readers)
 
-  def _to_device(self, batch):
-    return global_batch({k: batch[k] for k in MODEL_ARRAYS}, self.execution.sharding)
+  def _to_device(self, batch, batch_size: int):
+    return global_batch({k: batch[k] for k in steps.MODEL_ARRAYS}, self.execution.sharding, batch_size)
 
   def _write_model(self, state) -> None:
-    dtype = self.config.train.write_model
-    params = jax.tree.map(lambda p: p.astype(dtype), canonical(state, self.execution).params)
-    write_bundle(self.workdir / "model", self.model, params, self.dataset.path / "tokenizer", self.dataset.format,
+    dtype, params, model = self.config.train.write_model, canonical(state, self.execution).params, self.model
+    if model.lora:
+      params, model = lora.merge(params, model)
+    params = jax.tree.map(lambda p: p.astype(dtype), params)
+    write_bundle(self.workdir / "model", model, params, self.dataset.path / "tokenizer", self.dataset.format,
                  overwrite=True)
+
+  def _write_adapter(self, state) -> None:
+    adapters, _ = lora.split(canonical(state, self.execution).params, self.model)
+    adapters = jax.tree.map(_host, adapters)
+    if jax.process_index() == 0:
+      write_adapter(self.workdir / "adapter", adapters, self.model, self.config.model.init_from, overwrite=True)
 
 
 class _Signals:
@@ -254,42 +261,18 @@ class _Signals:
       signal.signal(number, handler)
 
 
-def _model_config(config, dataset: data.PackedDataset) -> LlamaConfig:
-  """Returns the architecture: a preset with overrides, or that of the model to start from."""
-  if (config.preset is None) == (config.init_from is None):
-    raise UserError("give one of model.preset (random start) and model.init_from (a model's folder)")
-  start = preset(config.preset) if config.preset is not None else Bundle.open(config.init_from).config
-  fields = [f.name for f in dataclasses.fields(LlamaConfig)]
-  for name in config.overrides:
-    if name not in fields:
-      raise UserError(f"model.overrides.{name}: no such field{did_you_mean(name, fields)}")
-  model = dataclasses.replace(start, **config.overrides)
-  if config.init_from is not None and param_shapes(model) != param_shapes(start):
-    raise UserError(f"model.overrides give the model other parameters than {config.init_from} has; "
-                    "they can change only what is not stored, such as max_positions")
-  if model.vocab_size < dataset.vocab_size:
-    raise UserError(f"the model's vocabulary has {model.vocab_size} entries, the tokenizer of {dataset.path} "
-                    f"{dataset.vocab_size}; set model.overrides.vocab_size or pack with the model's own tokenizer")
-  if model.max_positions < dataset.seq_len:
-    raise UserError(f"the model was made for {model.max_positions} positions, the rows of {dataset.path} have "
-                    f"{dataset.seq_len}")
-  # The tokens that end a turn in this chat format are what the tuned model stops at, in our engine and in HF's.
-  renderer = load_renderer(dataset.path / "tokenizer")
-  return dataclasses.replace(model, bos_id=renderer.tokenizer.bos_id, eos_ids=renderer.stop_ids,
-                             pad_id=renderer.tokenizer.pad_id)
-
-
-def _check_settings(config, sharding: Sharding | None) -> None:
+def _check_settings(config, execution: execution_lib.Execution, dataset: data.PackedDataset) -> None:
   """Raises UserError, before a step is done, for what would fail in the middle of the run or at its end."""
   lowest = {"data.batch_size": 1, "data.micro_batches": 1, "train.eval_batch_size": 1, "train.log_every": 1,
             "train.eval_every": 0, "train.checkpoint_every": 0, "train.keep_last": 1}
   for key, least in lowest.items():
     if (value := operator.attrgetter(key)(config)) < least:
       raise UserError(f"{key} is {value}; it must be at least {least}")
-  shards, micro_batches = sharding.batch_shards if sharding else 1, config.data.micro_batches
-  if config.data.batch_size % (shards * micro_batches):
-    raise UserError(f"data.batch_size = {config.data.batch_size} is not a multiple of {shards} batch shards of the "
-                    f"mesh x data.micro_batches = {micro_batches}")
+  if config.data.seq_len not in (None, dataset.seq_len):
+    raise UserError(f"data.seq_len is {config.data.seq_len}, the rows of {dataset.path} have {dataset.seq_len} "
+                    "positions; pack again with that seq_len, or set data.seq_len to None")
+  steps.check_batch(config.data.batch_size, config.data.micro_batches, execution)
+  shards = execution.shards("batch")
   if config.train.eval_batch_size % shards:
     raise UserError(f"train.eval_batch_size = {config.train.eval_batch_size} is not a multiple of {shards} batch "
                     "shards of the mesh")

@@ -67,7 +67,7 @@ class Provenance:
   """Where a trajectory comes from. Every field may be None: not known."""
 
   source: str | None = None  # data set or environment, with its version
-  technique: str | None = None  # expert, reformatting, answer_forcing, search, sampling, human
+  technique: str | None = None  # expert, reformatting, answer_forcing, search, sampling, random, human
   teacher: str | None = None  # model or program that wrote the actions
   prompt_hash: str | None = None
   seed: int | None = None

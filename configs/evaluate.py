@@ -11,6 +11,15 @@ never scored as a failure.
 The task's own expert, which needs no model and shows what the environments expect, solves nearly all:
 
   agentbank evaluate --config=configs/evaluate.py --workdir=runs/expert --config.player=expert
+
+and an agent that writes actions at random, which solves next to none:
+
+  agentbank evaluate --config=configs/evaluate.py --workdir=runs/random --config.player=random
+
+Any text environment of gymnasium's registry is a task too (agentbank_jax/tasks/README.md has the options):
+
+  agentbank evaluate --config=configs/evaluate.py --workdir=runs/gym --config.player=random \
+      --config.tasks="('gym:package:EnvId-v0',)"
 """
 
 import ml_collections
@@ -27,7 +36,7 @@ def get_config() -> ml_collections.ConfigDict:
   config.instance_seed = 0  # of the generated instances
   config.seed = 0  # of sampling; another seed adds its episodes to the same logs
 
-  config.player = "engine"  # engine (a model) | expert (the task's own)
+  config.player = "engine"  # engine (a model) | expert (the task's own) | random (the task's own)
   config.slots = 16  # episodes played at once; the results do not depend on it
 
   # The model that plays, where `player` is engine.
@@ -45,9 +54,14 @@ def get_config() -> ml_collections.ConfigDict:
 
   # What ends an episode, beside the task's own number of steps.
   config.limits = ml_collections.ConfigDict()
-  config.limits.step_seconds = 60.0  # an environment that takes longer is abandoned
+  config.limits.step_seconds = 60.0  # an environment that takes longer is abandoned; a task may allow less
   config.limits.invalid_actions = 5  # in a row
   config.limits.retries = 2  # after an error of the environment or of the engine
+
+  # The processes that hold the environments of tasks which need some (browsers, Java, what leaks).
+  config.workers = ml_collections.ConfigDict()
+  config.workers.processes = 2  # while some end and others take their place, up to twice as many
+  config.workers.episodes = 200  # that a process begins before another takes its place
 
   config.retry_excluded = False  # play episodes again that an earlier run had to exclude
   config.examples = 2  # solved, unsolved and excluded episodes of each task in the report

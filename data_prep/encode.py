@@ -14,11 +14,13 @@ from concurrent.futures import process
 import dataclasses
 import hashlib
 import itertools
+import json
 import multiprocessing
 import os
 import pathlib
 import signal
 import threading
+from typing import Any
 
 import numpy as np
 
@@ -27,8 +29,11 @@ from agentbank_jax.errors import UserError
 from agentbank_jax.tokenizer import load_tokenizer
 from agentbank_jax.trajectory import Trajectory
 from data_prep import overlong
+from data_prep.contamination import Match, Screen
 
 REFUSED_TASK = "refused_task"
+CONTAMINATED = "contaminated"
+MATCHES = "matches.jsonl"
 UNRENDERABLE = "does_not_fit_the_chat_format"
 
 _TRAIN_BIT = np.uint32(1 << 31)  # ids and loss flags share one 32-bit word of the flat file
@@ -45,6 +50,7 @@ class Encoder:
     policy: one of `overlong.POLICIES`.
     refuse_tasks: tasks whose trajectories are dropped.
     seed: seeds the keys that order the mixture.
+    screen: what no conversation may hold, or None.
   """
 
   tokenizer: str
@@ -53,6 +59,7 @@ class Encoder:
   policy: str
   refuse_tasks: tuple[str, ...]
   seed: int
+  screen: Screen | None = None
 
   def make_renderer(self) -> chat.Renderer:
     return chat.make_renderer(load_tokenizer(self.tokenizer), self.format)
@@ -75,6 +82,7 @@ class _Block:
   tasks: list[str]
   reasons: list[str | None]
   notes: list[str]
+  matches: list[dict[str, Any]]  # of the contaminated: the lines of the report
   lengths: list[int]  # ids in each segment
   words: np.ndarray  # uint32, all segments end to end
 
@@ -82,17 +90,20 @@ class _Block:
 def encode_block(renderer: chat.Renderer, encoder: Encoder, source: int,
                  block: Sequence[Trajectory]) -> _Block:
   """Renders a block by one `encode_batch` and fits each conversation to the row length."""
-  wanted = [t for t in block if t.task not in encoder.refuse_tasks]
+  refusals = [_refusal(encoder, trajectory) for trajectory in block]
+  wanted = [t for t, refusal in zip(block, refusals, strict=True) if refusal is None]
   rendered = iter(renderer.encode_batch(wanted))
-  out = _Block(np.zeros(len(block), _TRAJECTORY), [t.id for t in block], [t.task for t in block], [], [], [],
+  out = _Block(np.zeros(len(block), _TRAJECTORY), [t.id for t in block], [t.task for t in block], [], [], [], [],
                np.empty(0, np.uint32))
   out.rows["source"] = source
   words = []
-  for trajectory, row in zip(block, out.rows, strict=True):
+  for trajectory, row, refusal in zip(block, out.rows, refusals, strict=True):
     row["key"] = trajectory_key(trajectory, encoder.seed)
     row["id_bytes"] = len(trajectory.id.encode())
-    if trajectory.task in encoder.refuse_tasks:
-      out.reasons.append(REFUSED_TASK)
+    if isinstance(refusal, Match):
+      out.matches.append({"trajectory": trajectory.id, **refusal._asdict()})
+    if refusal is not None:
+      out.reasons.append(CONTAMINATED if isinstance(refusal, Match) else refusal)
       continue
     result = next(rendered)
     if isinstance(result, chat.ChatError):
@@ -111,6 +122,13 @@ def encode_block(renderer: chat.Renderer, encoder: Encoder, source: int,
       words.append(ids.astype(np.uint32) | np.where(train, _TRAIN_BIT, np.uint32(0)))
   out.words = np.concatenate([out.words, *words])
   return out
+
+
+def _refusal(encoder: Encoder, trajectory: Trajectory) -> str | Match | None:
+  """Returns why a conversation may not be trained on, if it may not."""
+  if trajectory.task in encoder.refuse_tasks:
+    return REFUSED_TASK
+  return encoder.screen.find(trajectory) if encoder.screen else None
 
 
 def trajectory_key(trajectory: Trajectory, seed: int) -> int:
@@ -177,7 +195,8 @@ def encode(encoder: Encoder, sources: Sequence[Iterable[Trajectory]], folder: pa
   Args:
     encoder: what to do.
     sources: trajectories of each source.
-    folder: for the two flat files; must outlive the result.
+    folder: for the two flat files, which must outlive the result, and `matches.jsonl`, the contaminated
+      conversations with what they have in common with which problem.
     workers: processes; 0 encodes in this one.
     block_size: trajectories per block.
 
@@ -188,10 +207,13 @@ def encode(encoder: Encoder, sources: Sequence[Iterable[Trajectory]], folder: pa
   reasons: dict[str, int] = {"": 0}
   notes: list[str] = []
   rows, lengths = [np.empty(0, _TRAJECTORY)], [np.empty(0, np.int32)]
-  with (folder / "words").open("wb") as words, (folder / "ids").open("wb") as ids:
+  with (folder / "words").open("wb") as words, (folder / "ids").open("wb") as ids, \
+      (folder / MATCHES).open("w") as matches:
     for block in _encoded_blocks(encoder, _blocks(sources, block_size), workers):
       block.rows["task"] = [tasks.setdefault(task, len(tasks)) for task in block.tasks]
       block.rows["reason"] = [reasons.setdefault(reason or "", len(reasons)) for reason in block.reasons]
+      matches.writelines(json.dumps({"source": int(block.rows["source"][0]), **match}, ensure_ascii=False) + "\n"
+                         for match in block.matches)
       notes += block.notes[:max(0, 5 - len(notes))]
       rows.append(block.rows)
       lengths.append(np.array(block.lengths, np.int32))

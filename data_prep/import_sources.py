@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+import contextlib
 import dataclasses
 import json
 import pathlib
@@ -41,13 +42,16 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, A
     raise UserError(f"on_bad_row is {config.on_bad_row!r}, expected 'drop' or 'error'")
   importer = _Importer(config)
   output = pathlib.Path(workdir) / config.output
-  written = write_trajectories(output, importer.trajectories())
-  importer.ledger.check()
-  if written != importer.ledger.total.rows_kept:
-    raise AssertionError(f"{written} rows written, {importer.ledger.total.rows_kept} kept")
-  differences = agentbank.differences(importer.agentbank_rows)
-  _write_json(output.with_name("ledger.json"), importer.ledger.to_json())
-  _write_json(output.with_name("lint.json"), importer.linter.to_json())
+  with contextlib.ExitStack() as stack:  # all files, or none
+    rows, ledger, lint = (stack.enter_context(atomic_path(output.with_name(name)))
+                          for name in (output.name, "ledger.json", "lint.json"))
+    written = write_trajectories(rows, importer.trajectories())
+    importer.ledger.check()
+    if written != importer.ledger.total.rows_kept:
+      raise AssertionError(f"{written} rows written, {importer.ledger.total.rows_kept} kept")
+    differences = agentbank.differences(importer.agentbank_rows)
+    _write_json(ledger, importer.ledger.to_json())
+    _write_json(lint, importer.linter.to_json())
 
   console = Console()
   importer.ledger.print(console)
@@ -159,5 +163,4 @@ def _check_keys(what: str, given: ml_collections.ConfigDict, wanted: tuple[str, 
 
 
 def _write_json(path: pathlib.Path, value: Any) -> None:
-  with atomic_path(path) as temporary:
-    temporary.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+  path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n")

@@ -16,7 +16,7 @@ from agentbank_jax.chat import ChatError, Renderer, load_renderer, make_renderer
 from agentbank_jax.data import PackedDataset
 from agentbank_jax.errors import UserError
 from agentbank_jax.tokenizer import Tokenizer, load_tokenizer
-from agentbank_jax.trajectory_io import read_trajectories
+from agentbank_jax.trajectory_io import atomic_path, read_trajectories
 
 # Content may hold escape sequences; a terminal would obey them.
 _VISIBLE = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {0x7F: 0x2421}
@@ -78,7 +78,8 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict:
   print_record(title, shown, Console())
   workdir.mkdir(parents=True, exist_ok=True)
   page = workdir / "record.html"
-  page.write_text(to_html(title, shown), encoding="utf-8")
+  with atomic_path(page) as temporary:
+    temporary.write_text(to_html(title, shown), encoding="utf-8")
   print(f"written: {page}")
   return {"page": str(page), "segments": [
       {"trajectory_id": s.trajectory_id, "task": s.task, "tokens": len(s.ids), "trained": int(s.train.sum())}

@@ -1,6 +1,8 @@
 """`agentbank pack`: trajectories -> a packed, loss-masked data set on disk, with its ledger."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
+import contextlib
 import json
 import pathlib
 import tempfile
@@ -17,7 +19,7 @@ from agentbank_jax.errors import UserError, did_you_mean
 from agentbank_jax.files import whole_folder
 from agentbank_jax.trajectory import Trajectory
 from agentbank_jax.trajectory_io import read_trajectories
-from data_prep import binpack, encode, mixture, overlong, packed_writer
+from data_prep import binpack, contamination, encode, mixture, overlong, packed_writer
 from data_prep.encode import Corpus
 from data_prep.ledger import Ledger, Where
 
@@ -41,10 +43,10 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict:
   """
   _check(config)
   target = workdir / "packed"
-  with packed_writer.explained_failures(target), whole_folder(target, config.overwrite) as folder, \
+  with _interruptible(target), whole_folder(target, config.overwrite) as folder, \
       tempfile.TemporaryDirectory(dir=folder) as spill:
     encoder = encode.Encoder(config.tokenizer, config.format, config.seq_len, config.overlong,
-                             tuple(config.refuse_tasks), config.seed)
+                             (*task_registry.held_out_names(), *config.refuse_tasks), config.seed, _screen(config))
     renderer = encoder.make_renderer()
     paths = _paths(config)
     names = [pathlib.Path(path).name for path in paths]
@@ -62,6 +64,8 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict:
                "joined_turns": int(corpus.rows["joined_turns"][corpus.rows["reason"] == 0].sum())}
     _write_json(folder / "ledger.json", ledger.to_json() | {"unrenderable": corpus.notes})
     _write_json(folder / "mixture.json", manifest)
+    if encoder.screen:
+      _write_contamination(folder, pathlib.Path(spill, encode.MATCHES), names, encoder.screen, config)
     _write_json(folder / "renderer.json", {
         "format": config.format, "fingerprint": renderer.fingerprint,
         "tokenizer_fingerprint": renderer.tokenizer.fingerprint, "vocab_size": renderer.tokenizer.vocab_size})
@@ -73,6 +77,15 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict:
   if packed["joined_turns"]:
     print(f"{packed['joined_turns']:,} turns were joined to the turn before them, as {config.format} demands")
   return {"packed": str(target), "splits": packed["splits"], "ledger": ledger.to_json(), "mixture": manifest}
+
+
+@contextlib.contextmanager
+def _interruptible(target: pathlib.Path) -> Iterator[None]:
+  """Says on Ctrl-C what became of `target`."""
+  try:
+    yield
+  except KeyboardInterrupt:
+    raise UserError(f"interrupted; {target} was not written") from None
 
 
 def _check(config: ml_collections.ConfigDict) -> None:
@@ -93,6 +106,31 @@ def _check(config: ml_collections.ConfigDict) -> None:
     raise UserError("config.sources is empty: name a trajectory file")
   if len(set(paths)) < len(paths):
     raise UserError(f"config.sources: {max(paths, key=paths.count)} is named twice")
+
+
+def _screen(config: ml_collections.ConfigDict) -> contamination.Screen | None:
+  """Returns what no trajectory may hold: the problems of `config.contamination.tasks`."""
+  wanted = config.contamination
+  if not wanted.tasks:
+    return None
+  return contamination.make_screen(wanted.tasks, split=wanted.split, instances=wanted.instances, ngram=wanted.ngram,
+                                   shortest=wanted.shortest, common=wanted.common)
+
+
+def _write_contamination(folder: pathlib.Path, matches: pathlib.Path, sources: list[str], screen: contamination.Screen,
+                         config: ml_collections.ConfigDict) -> None:
+  """Writes what was looked for, and every trajectory that was dropped with what it has in common with which problem."""
+  found: Counter[str] = Counter()
+  with matches.open() as lines, (folder / "contamination.jsonl").open("w") as report:
+    for line in lines:
+      match = json.loads(line)
+      found[match["task"]] += 1
+      report.write(json.dumps(match | {"source": sources[match["source"]]}, ensure_ascii=False) + "\n")
+  for task, counts in screen.counts.items():
+    counts["contaminated_trajectories"] = found[task]
+    print(f"contamination: {task}: {counts['instances']:,} problems ({counts['too_short']:,} too short to look for), "
+          f"{found[task]:,} trajectories dropped")
+  _write_json(folder / "contamination.json", config.contamination.to_dict() | {"tasks": screen.counts})
 
 
 def _paths(config: ml_collections.ConfigDict) -> list[str]:
@@ -183,9 +221,10 @@ def _where(corpus: Corpus, sources: list[str], i: int) -> Where:
 
 
 def _check_dropped(corpus: Corpus, sources: list[str], limit: float) -> None:
-  """Stops where too much of a source was lost, other than by `refuse_tasks`."""
+  """Stops where too much of a source was lost, other than on purpose."""
   rows = corpus.rows
-  intended = [i for i, reason in enumerate(corpus.reasons) if reason in ("", encode.REFUSED_TASK)]
+  on_purpose = ("", encode.REFUSED_TASK, encode.CONTAMINATED)
+  intended = [i for i, reason in enumerate(corpus.reasons) if reason in on_purpose]
   lost = ~np.isin(rows["reason"], intended)
   for source, name in enumerate(sources):
     members = rows["source"] == source

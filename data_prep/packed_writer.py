@@ -6,15 +6,12 @@ ArrayRecord. TFDS's own default (varints, one Python number at a time) writes 12
 """
 
 from collections.abc import Iterator
-import contextlib
-import errno
 import json
 import os
 import pathlib
 
 import numpy as np
 
-from agentbank_jax.errors import UserError
 from data_prep.binpack import Packing
 from data_prep.encode import Corpus
 
@@ -98,18 +95,3 @@ def write_metadata(folder: pathlib.Path, features, splits: list, description: st
   import tensorflow_datasets as tfds
   tfds.folder_dataset.write_metadata(data_dir=folder, features=features, split_infos=splits, check_data=False,
                                      description=description)
-
-
-@contextlib.contextmanager
-def explained_failures(target: pathlib.Path) -> Iterator[None]:
-  """Turns a full disk and ctrl-C into a UserError that says what became of `target`."""
-  try:
-    yield
-  except KeyboardInterrupt:
-    raise UserError(f"interrupted; {target} was not written") from None
-  except (OSError, RuntimeError) as e:
-    # ArrayRecord's writer reports the system's errors as RuntimeError.
-    if getattr(e, "errno", None) == errno.ENOSPC or os.strerror(errno.ENOSPC) in str(e):
-      raise UserError(f"no space left on the disk of {target}, which was not written; "
-                      "free some space, or choose another --workdir") from None
-    raise

@@ -4,7 +4,7 @@ import importlib
 import pathlib
 import sys
 
-from agentbank_jax import cli
+from agentbank_jax import cli, command_line
 from agentbank_jax.errors import EXIT_ERROR, UserError, did_you_mean
 from launch.shell import Shell
 
@@ -35,7 +35,8 @@ def _do(argv: list[str]) -> int:
   verb = argv[1]
   if verb not in VERBS:
     raise UserError(f"no verb {verb!r}{did_you_mean(verb, VERBS)}; see {_PROGRAM} --help")
-  values = cli.parse(f"{_PROGRAM} {verb}", argv, _CONFIGS / "base.py", True, "runs/launch", SWITCHES)
+  values = command_line.parse(f"{_PROGRAM} {verb}", argv, _CONFIGS / "base.py", required=True, workdir="runs/launch",
+                              switches=SWITCHES)
   config, known = values.config, sorted(p.stem for p in _CONFIGS.glob("*.py") if p.stem not in ("__init__", "base"))
   if config.platform not in known:
     raise UserError(f"platform is {config.platform!r}; choose {', '.join(known)}")

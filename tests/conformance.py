@@ -4,6 +4,7 @@ import itertools
 import json
 import os
 import pathlib
+import pickle
 import random
 import subprocess
 import sys
@@ -11,13 +12,16 @@ import sys
 import pytest
 
 from agentbank_jax.envs.base import Action
-from agentbank_jax.tasks import get_task
+from agentbank_jax.tasks import get_task, published
 from agentbank_jax.tasks.task import SKILLS
 from agentbank_jax.trajectory import Turn
 
 
-def play(task, env, instance):
-  """Yields once for every step of an episode; the last value is (turns, the last step)."""
+def play(task, env, instance, errs=False):
+  """Yields once for every step of an episode; the last value is (turns, the last step).
+
+  Where the expert `errs`, it may try what cannot be done.
+  """
   observation = env.reset(instance)
   turns = list(task.opening(observation))
   expert = task.expert(instance, observation)
@@ -26,7 +30,7 @@ def play(task, env, instance):
     turns.append(Turn("assistant", text))
     step = env.step(task.grammar.parse(text))
     yield turns, step
-    assert not step.info.get("invalid"), (instance.id, text, step.observation)
+    assert errs or not step.info.get("invalid"), (instance.id, text, step.observation)
     if step.terminated:
       return
     turns.append(task.observe(step.observation))
@@ -55,12 +59,17 @@ class TaskConformance:
     few: how many episodes are played at once or in turn.
     expert_instances: how many the expert must solve.
     lucky: share of them that a random agent may solve.
+    errs: whether the expert finds out by trying what cannot be done.
   """
 
   split = "train"
   few = 6
   expert_instances = 20
   lucky = 0.2
+  errs = False
+
+  def play(self, task, env, instance):
+    return play(task, env, instance, self.errs)
 
   def some(self, task, count, seed=0):
     return list(task.instances(self.split, count, seed))
@@ -70,15 +79,24 @@ class TaskConformance:
     assert task.skill in SKILLS and task.max_steps > 0 and task.source.licence
     low, high = task.metric.reward_range
     assert low < high and task.metric.success and task.metric.definition
+    assert task.runs, "the table of tasks says what really runs"
+    assert [turn.role for turn in task.few_shot] == ["user", "assistant"] * (len(task.few_shot) // 2)
+    assert not any(turn.train for turn in task.opening("Begin."))
+    if task.processes:
+      pickle.dumps(task.make_env)
+    instance = self.some(task, 1)[0]
+    assert not task.problem or isinstance(instance.data.get(task.problem), str), (
+        f"`problem` is {task.problem!r}: the data have {list(instance.data)}")
 
   def test_the_expert_solves_everything(self, task):
     env = task.make_env()
     for instance in self.some(task, self.expert_instances):
-      turns, step = last(play(task, env, instance))
+      turns, step = last(self.play(task, env, instance))
       assert isinstance(step.observation, str) and not step.truncated
       low, high = task.metric.reward_range
       assert low <= step.reward <= high
       assert step.terminated and step.info["solved"] and step.reward == high, instance.id
+      assert step.info.get("progress") == (1 if task.progress else None)
       assert all(turn.content for turn in turns) and turns[-1].role == "assistant"
     env.close()
 
@@ -103,13 +121,22 @@ class TaskConformance:
     env.close()
     assert solved <= self.lucky * len(chosen)
 
+  def test_the_fingerprint_has_what_the_environment_reads(self, task):
+    with published.files_used() as of_instances:
+      instance = self.some(task, 1)[0]
+    with published.files_used() as of_environment:
+      env = task.make_env()
+      env.reset(instance)
+      env.close()
+    assert of_environment <= of_instances, "`instances` finds all files: what it finds is in the fingerprint"
+
   def test_interleaved_episodes_are_serial_episodes(self, task):
     chosen = self.some(task, self.few)
     one = task.make_env()
-    serial = [last(play(task, one, instance)) for instance in chosen]
+    serial = [last(self.play(task, one, instance)) for instance in chosen]
     one.close()
     envs = [task.make_env() for _ in chosen]
-    episodes = [play(task, env, instance) for env, instance in zip(envs, chosen, strict=True)]
+    episodes = [self.play(task, env, instance) for env, instance in zip(envs, chosen, strict=True)]
     steps = list(itertools.zip_longest(*episodes))
     interleaved = [[step for step in column if step][-1] for column in zip(*steps, strict=True)]
     for env in envs:
@@ -119,9 +146,9 @@ class TaskConformance:
   def test_an_episode_leaves_nothing_for_the_next(self, task):
     first, second = self.some(task, 2)
     env = task.make_env()
-    expected = last(play(task, env, second))
-    next(play(task, env, first))  # left after one step
-    assert last(play(task, env, second)) == expected
+    expected = last(self.play(task, env, second))
+    next(self.play(task, env, first))  # left after one step
+    assert last(self.play(task, env, second)) == expected
     env.close()
 
   def test_nothing_an_agent_writes_raises(self, task):
@@ -131,6 +158,7 @@ class TaskConformance:
       for kind in ("act", "answer") if task.grammar.has_answer else ("act",):
         env.reset(instance)
         step = env.step(Action(kind, text))
+        assert bool(task.progress) == ("progress" in step.info) and 0 <= step.info.get("progress", 0) <= 1
         assert isinstance(step.observation, str) and not step.truncated
         assert step.terminated == ("solved" in step.info) and not step.info.get("solved")
     env.close()
@@ -140,11 +168,11 @@ class TaskConformance:
       pytest.skip("counts open files as Linux shows them")
     opened = lambda: [str(path.resolve()) for path in pathlib.Path("/proc/self/fd").iterdir() if path.exists()]
     env = task.make_env()
-    last(play(task, env, self.some(task, 1)[0]))  # imports and caches open files of their own
+    last(self.play(task, env, self.some(task, 1)[0]))  # imports and caches open files of their own
     env.close()
     before = opened()
     for instance in self.some(task, 3):
-      next(play(task, env, instance))
+      next(self.play(task, env, instance))
     env.close()
     env.close()
     assert not set(opened()) - set(before)

@@ -1,20 +1,20 @@
 """Bad input, verb by verb: exit code 2, one line that says what is wrong, and nothing half-written left."""
 
-import dataclasses
 import json
+import shutil
 
-from flax import traverse_util
 import jax
 import numpy as np
 from packing_samples import trajectories, write_rows
 import pytest
-from training_samples import OVERRIDES, save_packed, write_training_config
+from training_samples import save_model, save_packed, write_training_config
 
 from agentbank_jax import cli
-from agentbank_jax.bundle import Bundle, write_bundle
+from agentbank_jax.bundle import Bundle
 from agentbank_jax.convert.to_hf import export_hf
-from agentbank_jax.models.config import param_shapes
-from agentbank_jax.models.presets import preset
+from agentbank_jax.trajectory import Trajectory
+from agentbank_jax.trajectory_io import write_trajectories
+from configs import import_samples
 
 TURNS = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}]
 
@@ -33,18 +33,7 @@ def packed(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def model(packed, tmp_path_factory):
-  return _save_model(tmp_path_factory.mktemp("model") / "model", packed)
-
-
-def _save_model(path, packed, spoil=0.0):
-  """Saves a random model with one weight set to `spoil`."""
-  config = dataclasses.replace(preset("tiny_test"), **OVERRIDES)
-  rng = np.random.default_rng(0)
-  params = {name: rng.normal(0, 0.02, shape).astype(np.float32) for name, shape in param_shapes(config).items()}
-  params["layers.mlp.up.kernel"][1, 2, 3] = spoil
-  params = traverse_util.unflatten_dict(params, sep=".")
-  write_bundle(path, config, params, packed / "tokenizer", "llama3")
-  return path
+  return save_model(tmp_path_factory.mktemp("model") / "model", packed)
 
 
 @pytest.fixture
@@ -93,6 +82,27 @@ def test_pack_bad_rows(fails, tmp_path, packed, text, told):
   line = fails("pack", _source(tmp_path / "bad.jsonl", text), f"tokenizer={packed / 'tokenizer'}", "format=llama3")
   assert "bad.jsonl" in line
   assert told in line
+
+
+@pytest.mark.parametrize("suffix", ["jsonl.gz", "parquet"])
+def test_pack_a_file_cut_short(fails, tmp_path, packed, suffix):
+  path = tmp_path / f"rows.{suffix}"
+  write_trajectories(path, map(Trajectory.from_json, trajectories(200)))
+  path.write_bytes(path.read_bytes()[:-500])
+  line = fails("pack", f"sources[0].path={path}", f"tokenizer={packed / 'tokenizer'}", "format=llama3")
+  assert f"{path}: not a whole" in line
+
+
+def test_pack_a_tokenizer_cut_short(fails, tmp_path, packed):
+  good = _source(tmp_path / "good.jsonl", _row())
+  shutil.copytree(packed / "tokenizer", tmp_path / "tokenizer")
+  path = tmp_path / "tokenizer" / "tokenizer.json"
+  path.write_bytes(path.read_bytes()[:2000])
+  assert "tokenizer.json: cannot be read" in fails("pack", good, f"tokenizer={path.parent}", "format=llama3")
+  (tmp_path / "tokenizer.model").write_bytes(b"\x0a\x0e\x0a\x05")
+  assert "truncated" in fails("pack", good, f"tokenizer={tmp_path / 'tokenizer.model'}", "format=plain")
+  path.unlink()
+  assert "no tokenizer.json" in fails("pack", good, f"tokenizer={path.parent}", "format=llama3")
 
 
 def test_pack_missing_files(fails, tmp_path, packed):
@@ -150,7 +160,48 @@ def test_import_missing_file_and_unknown_format(fails, tmp_path, import_config):
   assert "did you mean 'sharegpt'" in fails("import", config=import_config(tmp_path / "x.json", "sharegtp"))
 
 
+def test_import_a_parquet_file_cut_short(fails, tmp_path, import_config):
+  path = tmp_path / "rows.parquet"
+  write_trajectories(path, map(Trajectory.from_json, trajectories(200)))
+  path.write_bytes(path.read_bytes()[:-500])
+  assert f"{path}: not a whole parquet file" in fails("import", config=import_config(path))
+
+
 # train
+
+
+def test_train_data_that_is_damaged(fails, tmp_path, packed):
+  def damaged(pattern, change):
+    shutil.rmtree(tmp_path / "copy", ignore_errors=True)
+    shutil.copytree(packed, tmp_path / "copy")
+    path, = (tmp_path / "copy").glob(pattern)
+    change(path)
+    return fails("train", config=write_training_config(tmp_path / "config.py", tmp_path / "copy"))
+
+  def cut(path):
+    path.write_bytes(path.read_bytes()[:-3000])
+
+  assert "damaged or cut short" in damaged("*-train.array_record*", cut)
+  assert "is missing" in damaged("*-eval.array_record*", lambda path: path.unlink())
+  assert "pack.json" in damaged("pack.json", cut)
+  assert "tokenizer.json" in damaged("tokenizer/tokenizer.json", cut)
+  assert "not the one that was saved" in damaged(
+      "tokenizer/chat.json", lambda path: path.write_text(path.read_text().replace("llama3", "plain")))
+
+
+def test_train_goes_on_with_another_model(fails, tmp_path, packed, capfd):
+  """A run's own checkpoint of another shape, and one that is damaged: the folder is left as it was."""
+  config = write_training_config(tmp_path / "config.py", packed, {"train.steps": 1})
+  done = tmp_path / "done"
+  assert cli._main(["agentbank", "train", f"--config={config}", f"--workdir={done}"]) == 0
+  shutil.copytree(done / "checkpoints", tmp_path / "workdir" / "checkpoints")
+  before = sorted(str(p.relative_to(tmp_path / "workdir")) for p in (tmp_path / "workdir").rglob("*") if p.is_file())
+  line = fails("train", "model.overrides.intermediate_size=96", config=config, left=before)
+  assert "has shape" in line and "checkpoint of another model" in line
+  for path in (tmp_path / "workdir").rglob("*"):
+    if path.is_file():
+      path.write_bytes(path.read_bytes()[:len(path.read_bytes()) // 2])
+  assert "none of the 1 checkpoints can be read" in fails("train", config=config, left=before)
 
 
 def test_train_data_that_is_not_packed(fails, tmp_path):
@@ -166,8 +217,8 @@ def test_train_a_model_that_does_not_fit_or_is_damaged(fails, tmp_path, packed, 
     return write_training_config(tmp_path / "config.py", packed, {"model.preset": None, "model.init_from": str(path)})
 
   assert "nowhere" in fails("train", config=start("nowhere"))
-  assert "NaN" in fails("train", config=start(_save_model(tmp_path / "nan", packed, np.nan)))
-  cut = _save_model(tmp_path / "cut", packed)
+  assert "NaN" in fails("train", config=start(save_model(tmp_path / "nan", packed, np.nan)))
+  cut = save_model(tmp_path / "cut", packed)
   config = json.loads((cut / "config.json").read_text())
   (cut / "config.json").write_text(json.dumps(config | {"intermediate_size": 96}))
   assert "shape" in fails("train", config=start(cut))
@@ -176,6 +227,25 @@ def test_train_a_model_that_does_not_fit_or_is_damaged(fails, tmp_path, packed, 
 
 
 # evaluate
+
+
+def test_evaluate_a_log_that_is_damaged(fails, tmp_path):
+  args = "tasks=('arithmetic',)", "player=expert", "episodes=2"
+  workdir = tmp_path / "workdir"
+  assert cli._main(["agentbank", "evaluate", *(f"--config.{a}" for a in args), f"--workdir={workdir}"]) == 0
+  for name in ("summary.json", "report.html"):
+    (workdir / name).unlink()
+  left = ("episodes/arithmetic.jsonl", "episodes/arithmetic.fingerprint.json")
+  log = workdir / left[0]
+  whole = log.read_text()
+  log.write_text(whole[50:])
+  assert "arithmetic.jsonl row 1: not JSON" in fails("evaluate", *args, left=left)
+  log.write_text(whole)
+  assert "invalid_actions is 7 here and 5 there" in fails("evaluate", *args, "limits.invalid_actions=7", left=left)
+  (workdir / left[1]).write_text("{")
+  assert "fingerprint.json is not JSON" in fails("evaluate", *args, left=left)
+  (workdir / left[1]).unlink()
+  assert "fingerprint.json is missing" in fails("evaluate", *args, left=left[:1])
 
 
 def test_evaluate_bad_settings(fails, model):
@@ -192,7 +262,7 @@ def test_evaluate_bad_models(fails, tmp_path, packed, model):
   (tmp_path / "empty").mkdir()
   assert "config.json" in fails("evaluate", tasks, f"engine.model={tmp_path / 'empty'}")
   assert "llama4" in fails("evaluate", tasks, f"engine.model={model}", "engine.format=llama4")
-  nan = _save_model(tmp_path / "nan", packed, np.inf)
+  nan = save_model(tmp_path / "nan", packed, np.inf)
   assert "NaN or infinite" in fails("evaluate", tasks, f"engine.model={nan}", "episodes=1")
 
 
@@ -205,7 +275,7 @@ def test_convert_bad_models(fails, tmp_path, packed, model):
   assert "nowhere" in fails("convert", *args, "source=nowhere")
   assert "source is not set" in fails("convert", *args)
   assert "choose one of" in fails("convert", "direction=to_hg", f"source={model}", f"target={target}")
-  nan = _save_model(tmp_path / "nan", packed, np.nan)
+  nan = save_model(tmp_path / "nan", packed, np.nan)
   line = fails("convert", *args, f"source={nan}")
   assert "layers.mlp.up.kernel" in line
   assert "NaN" in line
@@ -232,6 +302,30 @@ def test_convert_a_damaged_hugging_face_folder(fails, tmp_path, model):
   assert "safetensors" in fails("convert", *args)
   assert not (tmp_path / "target").exists()
   assert Bundle.open(model)  # the sources are untouched
+
+
+# all
+
+
+@pytest.mark.parametrize("verb", ["import", "pack", "convert", "train", "evaluate", "inspect", "doctor"])
+def test_a_workdir_that_is_a_file(tmp_path, packed, model, capfd, verb):
+  (tmp_path / "workdir").write_text("mine")
+  data, tokenizer = write_rows(tmp_path / "rows.jsonl", trajectories(20)), f"tokenizer={packed / 'tokenizer'}"
+  settings = {
+      "pack": (f"sources[0].path={data}", tokenizer, "format=llama3", "eval_share=0.2"),
+      "convert": (f"source={model}", "direction=to_hf", f"target={tmp_path / 'workdir' / 'hf'}"),
+      "evaluate": ("tasks=('arithmetic',)", "player=expert", "episodes=1"),
+      "inspect": (f"data={packed}",),
+  }.get(verb, ())
+  config = {"import": import_samples.__file__,
+            "train": write_training_config(tmp_path / "config.py", packed)}.get(verb)
+  args = [f"--config={config}"] if config else []
+  capfd.readouterr()
+  assert cli._main(["agentbank", verb, *args, *(f"--config.{s}" for s in settings),
+                    f"--workdir={tmp_path / 'workdir'}"]) == 2
+  told = capfd.readouterr().err.splitlines()[-1]
+  assert told.startswith("agentbank: error: ") and str(tmp_path / "workdir") in told
+  assert (tmp_path / "workdir").read_text() == "mine"
 
 
 # inspect

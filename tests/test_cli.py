@@ -2,11 +2,15 @@
 
 import ast
 import json
+import operator
 import pathlib
 import re
 import shlex
+import signal
 import subprocess
 import sys
+import time
+import typing
 
 from ml_collections import ConfigDict
 from ml_collections.config_flags import config_flags
@@ -14,6 +18,8 @@ import pytest
 
 import agentbank_jax
 from agentbank_jax import cli
+from agentbank_jax.models.config import LlamaConfig, RopeScaling
+from configs.base import training
 from data_prep import lint
 
 ROOT = pathlib.Path(agentbank_jax.__file__).parents[1]
@@ -59,7 +65,9 @@ def test_every_verb_has_help(verb, capfd):
 
 def test_help_of_a_given_config_shows_its_settings(capfd):
   assert cli._main(["agentbank", "train", f"--config={ROOT / 'configs/train_tiny.py'}", "--help"]) == 0
-  assert "learning_rate = 3e-3" in capfd.readouterr().out
+  out = capfd.readouterr().out
+  assert "learning_rate = 3e-3" in out
+  assert "keep_every = " in out  # of configs/base.py, which it starts from
 
 
 @pytest.mark.parametrize("verb", cli.VERBS)
@@ -70,6 +78,8 @@ def test_every_verb_has_a_module_with_run(verb):
 
 
 # Errors.
+
+TRAIN = ("train", f"--config={ROOT / 'configs/train_tiny.py'}")
 
 
 @pytest.mark.parametrize("args, told", [
@@ -89,6 +99,15 @@ def test_every_verb_has_a_module_with_run(verb):
     (["pack", "--config.seq_len=long"], "seq_len"),
     (["pack", "--config.seq_len"], "seq_len"),
     (["pack", "--config.overwrite=perhaps"], "overwrite"),
+    (["pack", "--config.seq_len=None"], "seq_len"),
+    (["pack", "--config.sources=x", "--config.sources[0]=3"], "config key 'sources[0]' is a group of settings"),
+    (["evaluate", "--config.sampling={'temperature': 1}"], "such as --config.sampling.context="),
+    ([*TRAIN, "--config.model.overrides.hiden_size=3"], "in model.overrides; did you mean 'hidden_size'?"),
+    ([*TRAIN, "--config.model.overrides.rope_scaling.fctor=3"], "did you mean 'factor'?"),
+    ([*TRAIN, "--config.model.overrides.bos_id=3"], "no 'bos_id' in model.overrides"),
+    ([*TRAIN, "--config.model.overrides.num_layers=two"], "num_layers"),
+    ([*TRAIN, "--config.model.overrides.tie_embeddings=perhaps"], "tie_embeddings"),
+    ([*TRAIN, "--config.data.batch_size=None"], "batch_size"),
 ])
 def test_a_wrong_command_is_answered_in_one_line(args, told, capfd):
   assert told in _fails(capfd, *args)
@@ -96,17 +115,62 @@ def test_a_wrong_command_is_answered_in_one_line(args, told, capfd):
 
 @pytest.mark.parametrize("text, told", [
     ("def get_config(:", "invalid syntax"),
-    ("x = 1", "the config has no key 'data'; is it one of agentbank train?"),
-    ("from configs.pack import get_config", "no key 'data'; is it one of agentbank train?"),
+    ("x = 1", "config.py: not a config file, it has no function get_config"),
+    ("from configs.pack import get_config", "no key 'compile'; is it one of agentbank train?"),
     ("from configs.base import training\ndef get_config():\n  config = training()\n"
-     "  config.optim.learningrate = 1e-3\n  return config", "learning_rate"),
-    ("def get_config():\n  return 1 / 0", "division by zero"),
+     "  config.optim.learningrate = 1e-3\n  return config",
+     "config.py line 4: unknown config key 'learningrate'; did you mean 'learning_rate'?\n"),
+    ("from configs.base import training\ndef get_config():\n  config = training()\n"
+     "  config.model.overrides.update({'hiden_size': 3})\n  return config",
+     "config.py line 4: unknown config key 'hiden_size'; did you mean 'hidden_size'?\n"),
+    ("from configs.base import training\ndef get_config():\n  config = training()\n"
+     "  config.model.overrides.num_layers = 'two'\n  return config", "config.py line 4: TypeError: Could not override"),
+    ("def get_config():\n  return 1 / 0", "config.py line 2: ZeroDivisionError: division by zero"),
+    ("def get_config():\n  return open('/nowhere/x')", "config.py line 2: FileNotFoundError: [Errno 2]"),
+    ("def get_config():\n  pass", "config.py: get_config returns no ConfigDict"),
     ("import nothing_like_it", "nothing_like_it"),
 ])
 def test_a_broken_config_file_is_answered_in_one_line(tmp_path, capfd, text, told):
   path = tmp_path / "config.py"
   path.write_text(text)
   assert told in _fails(capfd, "train", f"--config={path}")
+
+
+@pytest.mark.parametrize("given, key, value", [
+    ("train.steps=5", "train.steps", 5),
+    ("train.epochs=None", "train.epochs", None),  # a number in this file
+    ("model.init_from=models/7", "model.init_from", "models/7"),
+    ("optim.clip_norm=None", "optim.clip_norm", None),
+    ("train.write_model=None", "train.write_model", None),
+    ("train.peak_flops=1e12", "train.peak_flops", 1e12),
+    ("rules.embed=None", "rules.embed", None),
+    ("rules.length=tensor", "rules.length", "tensor"),
+    ("rules.mlp=('fsdp','tensor')", "rules.mlp", ("fsdp", "tensor")),
+    ("model.overrides.num_layers=3", "model.overrides.num_layers", 3),
+    ("model.overrides.rope_theta=500000", "model.overrides.rope_theta", 5e5),
+    ("model.overrides.tie_embeddings=true", "model.overrides.tie_embeddings", True),
+    ("model.overrides.model_type=qwen2", "model.overrides.model_type", "qwen2"),
+    ("model.overrides.rope_scaling.factor=8", "model.overrides.rope_scaling.factor", 8.0),
+])
+def test_settings_that_may_be_none_are_set_from_the_command_line(given, key, value):
+  config, _ = cli._parse("train", cli.VERBS["train"], ["agentbank", *TRAIN, f"--config.{given}"])
+  assert operator.attrgetter(key)(config) == value
+  assert config.is_locked
+
+
+def test_the_last_word_counts():
+  def steps(*values):
+    args = ["agentbank", *TRAIN, *(f"--config.train.steps={v}" for v in values)]
+    return cli._parse("train", cli.VERBS["train"], args)[0].train.steps
+  assert (steps(5, None), steps(None, 5), steps(None, 5, None), steps(5, None, 6)) == (None, 5, None, 6)
+
+
+def test_every_field_of_the_model_can_be_overridden():
+  fields = typing.get_type_hints(LlamaConfig) | {"rope_scaling": typing.get_type_hints(RopeScaling)}
+  types = {name: kind for name, kind in fields.items() if name not in ("bos_id", "eos_ids", "pad_id", "lora")}
+  found = training().model.overrides
+  scaling = {name: found.rope_scaling.get_type(name) for name in found.rope_scaling}
+  assert {name: found.get_type(name) for name in found} | {"rope_scaling": scaling} == types | {"sliding_window": int}
 
 
 def test_as_a_program_it_has_exit_code_2_and_no_traceback():
@@ -120,6 +184,23 @@ def test_as_a_program_it_has_exit_code_2_and_no_traceback():
 def test_a_failing_verb_writes_no_summary(tmp_path, capfd):
   assert cli._main(["agentbank", "convert", f"--workdir={tmp_path}"]) == 2
   assert "config.source is not set" in capfd.readouterr().err
+  assert not (tmp_path / "summary.json").exists()
+
+
+@pytest.mark.parametrize("sent, code, told", [
+    (signal.SIGTERM, 75, "agentbank: stopped on request; run the same command to go on"),
+    (signal.SIGINT, 130, "agentbank: interrupted")])
+def test_an_evaluation_that_is_stopped_has_a_code_of_its_own(tmp_path, sent, code, told):
+  args = ["evaluate", "--config.player=expert", "--config.tasks=('household',)", "--config.episodes=20000",
+          f"--workdir={tmp_path}"]
+  process = subprocess.Popen([sys.executable, "-m", "agentbank_jax.cli", *args], cwd=ROOT, stderr=subprocess.PIPE,
+                             text=True)
+  log = tmp_path / "episodes" / "household.jsonl"
+  while process.poll() is None and not (log.exists() and log.stat().st_size):
+    time.sleep(0.02)
+  process.send_signal(sent)
+  _, err = process.communicate(timeout=60)
+  assert (process.returncode, err.splitlines()[-1]) == (code, told), err
   assert not (tmp_path / "summary.json").exists()
 
 
@@ -242,7 +323,8 @@ def test_imports_go_one_way():
   assert _importers("data_prep") & library == {"agentbank_jax/quickstart.py"}
   assert not _importers("torch", "tensorflow", "torch_xla")
   assert not _importers("configs") - {"agentbank_jax/cli.py"}
-  assert _importers("absl.flags", "argparse", "click", "ml_collections.config_flags") == {"agentbank_jax/cli.py"}
+  assert _importers("absl.flags", "argparse", "click", "ml_collections.config_flags") == {
+      "agentbank_jax/cli.py", "agentbank_jax/command_line.py"}
   assert _importers("orbax") == {"agentbank_jax/checkpoint.py", "agentbank_jax/params_store.py"}
   assert not _importers("agentbank_jax.tasks", "agentbank_jax.envs", "agentbank_jax.evaluate") & _below(
       "agentbank_jax/models", "agentbank_jax/decode")

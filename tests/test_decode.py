@@ -98,7 +98,7 @@ def test_greedy_is_the_full_forward_pass(config, run, slots, chunk, truth):
   assert len({tuple(t) for t in truth[config]}) == len(PROMPTS)  # they do not all say the same
 
 
-@pytest.mark.parametrize("run", [SCAN, UNROLL], ids=["scan", "unroll"])
+@pytest.mark.parametrize("run", [SCAN, pytest.param(UNROLL, marks=pytest.mark.slow)], ids=["scan", "unroll"])
 def test_greedy_on_a_mesh(run, truth):
   cut = mesh(data=2, fsdp=2, tensor=2)
   params = jax.device_put(random_params(FULL), llama.param_shardings(FULL, cut))

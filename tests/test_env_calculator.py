@@ -1,6 +1,7 @@
 """The calculator environment: what counts as the answer, and what does not."""
 
 from fractions import Fraction
+import time
 
 import pytest
 
@@ -83,12 +84,36 @@ def test_solutions_become_steps_and_thoughts_do_not_tell_the_result():
   assert rest == "Done."
 
 
+@pytest.mark.parametrize("solution, expression, rest", [
+    ("So 60 minutes/hour / 2 minutes/mile = 30 miles/hour\n#### 30", "60 / 2", ""),
+    ("That is 158 * 1 1/2 = 237 fish.\n#### 237", "158 * (1 + 1/2)", ""),
+    ("It is 8 girls / 25 people = 32%\n#### 32", "8 / 25 * 100", ""),
+    ("It is (8 + 8) / 50 = 32%\n#### 32", "((8 + 8) / 50) * 100", ""),
+    ("It is 9 / 27 * 100% = 33.3%. It rounds to 33%.\n#### 33", "9 / 27 * 100", "It rounds to 33%."),
+    ("120/16 = <<120/16=7.5>>7.5 cans.\nHe needs to buy 8 cans.\n#### 8", "120/16", "He needs to buy 8 cans."),
+])
+def test_solutions_as_people_write_them(solution, expression, rest):
+  steps, last = calculations(solution)
+  assert ([step.expression for step in steps], last) == ([expression], rest)
+
+
+@pytest.mark.parametrize("piece", ["1+", "1 x ", "(", "1 a b c ", "<<", "(1+1", "1,111", "1 ", "1 1/2 ", "1 a/b / "])
+def test_no_solution_takes_long(piece):
+  start = time.process_time()
+  with pytest.raises(SolutionError):
+    calculations(piece * 3_000 + "\n#### 1")
+  assert time.process_time() - start < 2
+
+
 @pytest.mark.parametrize("solution, reason", [
     ("He has <<2+2=4>>4 apples.", "no_answer"),
     ("He has four apples.\n#### 4", "no_annotation"),
     ("He has <<2+2=5>>5 apples.\n#### 5", "wrong_value"),
     ("He has <<2+(2=4>>4 apples.\n#### 4", "bad_expression"),
     ("He has <<2+2=4>>4 apples.\n#### 5", "answer_not_computed"),
+    ("He has <<2+2=4>>4 apples.\nHe keeps 6 of 5.\n#### 6", "answer_not_computed"),  # the text ends with another
+    ("He has <<2+2=4>>4.\nSo it is 192*100=$1920\n#### 1920", "answer_not_computed"),  # the text calculates wrongly
+    ("He has <<2+2=4>>4.\nSo 3A + 4 = 19 and A = 5\n#### 5", "answer_not_computed"),  # it is algebra
 ])
 def test_solutions_that_are_no_steps_say_why(solution, reason):
   with pytest.raises(SolutionError) as e:

@@ -255,13 +255,13 @@ def test_expert_visits_in_listed_order_skips_what_it_has_seen_and_opens_what_is_
   steps, turns = play(TASK, Instance("test-0", "test", data))
   assert turns == [
       "Thought: I need for sinkbasin two mug. First is shelf 1.\nAction: go to shelf 1",
-      "Thought: I need for sinkbasin two mug. Here is mug 1.\nAction: take mug 1 from shelf 1",
+      "Thought: I need for sinkbasin two mug 1, here.\nAction: take mug 1 from shelf 1",
       "Thought: I have mug 1 for sinkbasin 1.\nAction: go to sinkbasin 1",
       "Thought: I have mug 1 at sinkbasin 1.\nAction: move mug 1 to sinkbasin 1",
-      "Thought: I need for sinkbasin two mug. Not here. After shelf 1 comes s"
+      "Thought: I need for sinkbasin two mug, not here. After shelf 1 comes s"
       "inkbasin 1, already seen. After sinkbasin 1 comes cabinet 1.\nAction: go to cabinet 1",
       "Thought: I need to open cabinet 1.\nAction: open cabinet 1",
-      "Thought: I need for sinkbasin two mug. Here is mug 2.\nAction: take mug 2 from cabinet 1",
+      "Thought: I need for sinkbasin two mug 2, here.\nAction: take mug 2 from cabinet 1",
       "Thought: I have mug 2 for sinkbasin 1.\nAction: go to sinkbasin 1",
       "Thought: I have mug 2 at sinkbasin 1.\nAction: move mug 2 to sinkbasin 1",
   ]
@@ -274,8 +274,8 @@ def test_expert_remembers_the_lamp_it_has_passed():
           "receptacles": [["desk 1", ["desklamp 1"]], ["bed 1", ["book 1"]], ["shelf 1", []]]}
   _, turns = play(TASK, Instance("test-0", "test", data))
   assert turns[-2:] == [
-      "Thought: I have book 1 for desklamp. I saw desklamp 1 at desk 1.\nAction: go to desk 1",
-      "Thought: I have book 1 at desklamp 1.\nAction: use desklamp 1",
+      "Thought: I have book 1 for desklamp 1, seen at desk 1.\nAction: go to desk 1",
+      "Thought: I have book 1 for desklamp 1, here.\nAction: use desklamp 1",
   ]
 
 

@@ -1,16 +1,18 @@
 """The SQL environment: what an agent can read, what it can never do, and what its result is worth."""
 
+import os
+import pathlib
 import random
 import resource
 import sqlite3
-import time
+import threading
 
 import pytest
 
 from agentbank_jax.envs import sql_database
 from agentbank_jax.envs.base import Action, Instance
 from agentbank_jax.envs.sql import SqlEnv, score
-from agentbank_jax.envs.sql_database import Database
+from agentbank_jax.envs.sql_database import Database, QueryError
 
 CARS = [{"name": "cars", "columns": [["name", "TEXT"], ["price", "INTEGER"]],
          "rows": [["Audi", 30], ["Fiat", 10], ["Opel", 20], ["Seat", None]]}]
@@ -87,6 +89,17 @@ ATTACKS = [
     "SELECT '\x00'", "SELECT '\ud800'", "SELECT CAST(x'ff' AS TEXT)", "(" * 4_000,
     "SELECT " + "(" * 900 + "1" + ")" * 900,
     "DESC nothing", "DESC cars; DROP TABLE cars", 'DESC "cars"); DROP TABLE cars', "SHOW DATABASES",
+    "ATTACH ':memory:' AS x", "ATTACH '' AS x", "PRAGMA hard_heap_limit = 0", "PRAGMA soft_heap_limit = 0",
+    "PRAGMA temp_store = FILE", "PRAGMA cache_size = 99999999", "PRAGMA mmap_size = 99999999",
+    "PRAGMA trusted_schema = ON",
+    "PRAGMA database_list", "SELECT * FROM pragma_database_list", "PRAGMA writable_schema(1)", "PRAGMA shrink_memory",
+    "CREATE VIRTUAL TABLE x USING fts5(a)", "SELECT * FROM dbstat", "SELECT * FROM sqlite_dbpage",
+    "SELECT * FROM generate_series(1, 9)", "SELECT edit('x')", "SELECT json_group_array(1)", "SELECT hex(zeroblob(9))",
+    "SELECT format('%999999999d', 1)", "SELECT randomblob(999999999)", "SELECT sqlite_source_id()",
+    "SELECT group_concat(a.name || printf('%9999d', 1)) FROM cars a", "EXPLAIN SELECT load_extension('x')",
+    "WITH RECURSIVE r(s) AS (SELECT 'x' UNION ALL SELECT s || s FROM r) SELECT length(s) FROM r LIMIT 40",
+    "SELECT replace(replace(replace(replace('xxxxxxxxxx', 'x', 'yyyyyyyyyy'), 'y', 'zzzzzzzzzzzzzzzzzzzz'), 'z', "
+    "'aaaaaaaaaaaaaaaaaaaaaaaa'), 'a', 'bbbbbbbbbbbbbbbb')",
     "SELECT zeroblob(1000000000)", "SELECT printf('%.*c', 2000000000, 'x')", "SELECT 1 -- " + "x" * 10_000,
     "WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r) SELECT n FROM r",
     "```sql\nSELECT 1\n``` ```sql\nSELECT 2\n```",
@@ -95,10 +108,9 @@ ATTACKS = [
 
 @pytest.mark.parametrize("attack", ATTACKS, ids=range(len(ATTACKS)))
 def test_attacks_are_errors_and_change_nothing(env, attack, tmp_path):
-  start = time.monotonic()
   step = act(env, attack.replace("{folder}", str(tmp_path)))
   assert step.observation.startswith("Error executing query: ") and step.info == {"invalid": True}
-  assert not step.terminated and time.monotonic() - start < 2 and not list(tmp_path.iterdir())
+  assert not step.terminated and not list(tmp_path.iterdir())
   assert act(env, "SELECT COUNT(*), SUM(price) FROM cars").observation == "4 | 60"
 
 
@@ -116,12 +128,18 @@ ENDLESS = [
 @pytest.mark.parametrize("statement", ENDLESS, ids=range(len(ENDLESS)))
 def test_what_would_run_on_is_stopped(env, statement, monkeypatch):
   monkeypatch.setattr(sql_database, "TIME_LIMIT", 0.3)
-  start = time.monotonic()
   step = act(env, statement)
-  assert time.monotonic() - start < 1.5
-  assert step.observation == "Error executing query: stopped after 0.3 seconds"
+  # Which limit it meets first depends on how fast the machine is.
+  assert step.observation.removeprefix("Error executing query: ") in (
+      "stopped after 0.3 seconds", "the statement needs too much memory")
   assert step.info == {"invalid": True} and not step.terminated
   assert act(env, GOLD).observation == "Fiat"
+
+
+def doubling(level):
+  """Each common table expression uses the one before twice: 2**25 copies, were there memory for them."""
+  tables = ", ".join(f"c{i} AS (SELECT {level.format(f'c{i - 1}')})" for i in range(1, 26))
+  return f"WITH c0 AS (SELECT 1 AS a), {tables} SELECT a FROM c25"
 
 
 @pytest.mark.parametrize("level", [
@@ -130,13 +148,73 @@ def test_what_would_run_on_is_stopped(env, statement, monkeypatch):
     "a FROM {0} UNION ALL SELECT a FROM {0}",
 ])
 def test_what_compiles_to_an_enormous_program_is_stopped(env, level):
-  # Each common table expression uses the one before twice: 2**25 copies, were there memory for them.
-  tables = ", ".join(f"c{i} AS (SELECT {level.format(f'c{i - 1}')})" for i in range(1, 26))
   before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-  step = act(env, f"WITH c0 AS (SELECT 1 AS a), {tables} SELECT a FROM c25")
+  step = act(env, doubling(level))
   assert step.observation == "Error executing query: the statement needs too much memory"
   assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 400 * 1024  # KiB
   assert act(env, GOLD).observation == "Fiat"
+
+
+HUNGRY = ("WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r LIMIT 1000000) "
+          "SELECT n, substr('{pad}' || n, 1, 40000) AS s FROM r ORDER BY s DESC")
+
+
+def test_a_sort_takes_memory_until_it_may_not_and_no_disk(env):
+  """What SQLite would put aside in a file, deleted as soon as it is open."""
+  statement = HUNGRY.replace("{pad}", "x" * 4_000)
+  files, done = set(), threading.Event()
+
+  def look():
+    while not done.is_set():
+      files.update(os.readlink(path) for path in pathlib.Path("/proc/self/fd").iterdir() if path.is_symlink())
+
+  def links():
+    try:
+      look()
+    except OSError:  # closed while we looked
+      links()
+
+  watcher = threading.Thread(target=links)
+  watcher.start()
+  before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+  step = act(env, statement)
+  done.set()
+  watcher.join()
+  assert step.info == {"invalid": True}
+  assert not [file for file in files if "etilqs" in file]
+  assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 400 * 1024  # KiB
+  assert act(env, GOLD).observation == "Fiat"
+
+
+def test_a_hungry_statement_does_not_starve_those_of_other_episodes():
+  """SQLite counts memory by process: while one statement takes all there is, no other one may be counted."""
+  databases = [Database.from_tables(CARS) for _ in range(4)]
+  results, done = [], threading.Event()
+  statement = ("WITH RECURSIVE r(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM r LIMIT 2000) "
+               "SELECT n FROM r ORDER BY substr(n || '{pad}', 1, 2000) LIMIT 1").replace("{pad}", "x" * 2_000)
+
+  def attack():
+    while not done.is_set():
+      with pytest.raises(QueryError):
+        databases[0].execute(doubling("(SELECT max(a) FROM {0}) + (SELECT min(a) FROM {0}) AS a"))
+
+  def work(database):
+    for _ in range(3):
+      try:
+        results.append(database.execute(statement))
+      except QueryError as e:
+        results.append(e)
+
+  threads = [threading.Thread(target=attack), *(threading.Thread(target=work, args=(d,)) for d in databases[1:])]
+  for thread in threads:
+    thread.start()
+  for thread in threads[1:]:
+    thread.join()
+  done.set()
+  threads[0].join()
+  assert results == [[(1000,)]] * 9
+  for database in databases:
+    database.close()
 
 
 def test_long_results_say_what_is_left_out(env):

@@ -12,16 +12,23 @@ from fake_tasks import COUNT, FakePlayer, count_up, gamble, task_with
 import pytest
 
 from agentbank_jax.errors import UserError
-from agentbank_jax.evaluate.episode_log import EpisodeLog, difference, fingerprint, fingerprint_path
+from agentbank_jax.evaluate.episode_log import (
+    EpisodeLog,
+    difference,
+    fingerprint,
+    fingerprint_path,
+    read_fingerprint,
+)
 from agentbank_jax.evaluate.rollout import Limits, play
 from agentbank_jax.evaluate.run import Problems, compare_logs, evaluate_tasks, log_path
+from agentbank_jax.trajectory import Turn
 from agentbank_jax.trajectory_io import read_trajectories
 
 LIMITS = Limits(step_seconds=30.0, invalid_actions=3, retries=0)
 
 
-def evaluate(workdir, task=COUNT, count=20, player=None, **changes):
-  problems = [Problems(task, tuple(task.instances("test", count, 0)))]
+def evaluate(workdir, task=COUNT, count=20, player=None, files=None, **changes):
+  problems = [Problems(task, tuple(task.instances("test", count, 0)), files or {})]
   settings = dict(seed=0, limits=LIMITS, sampling={"temperature": 1.0}) | changes
   (score,) = evaluate_tasks(player or FakePlayer(gamble), problems, workdir, **settings)
   return score
@@ -97,6 +104,10 @@ def test_other_seeds_and_models_share_a_log(tmp_path):
     (dict(sampling={"temperature": 0.5}), "sampling.temperature is 0.5 here and 1.0 there"),
     (dict(limits=dataclasses.replace(LIMITS, invalid_actions=4)), "invalid_actions is 4 here and 3 there"),
     (dict(task=dataclasses.replace(COUNT, instructions="Count.")), "prompt_hash is "),
+    (dict(task=dataclasses.replace(COUNT, few_shot=(Turn("user", "Count to 1."), Turn("assistant", "Action: 1")))),
+     "prompt_hash is "),
+    (dict(task=dataclasses.replace(COUNT, packages=("pytest",))), 'versions.pytest is "'),
+    (dict(files={"count/rows.jsonl": {"sha256": "ab", "known_as": None}}), "files.count/rows.jsonl is "),
     (dict(task=dataclasses.replace(COUNT, max_steps=7)), "max_steps is 7 here and 6 there")])
 def test_other_settings_are_refused_by_name(tmp_path, change, field):
   evaluate(tmp_path)
@@ -122,6 +133,12 @@ def test_instances_enter_the_fingerprint_by_content_not_order():
   assert difference(ours, fingerprint(COUNT, instances[::-1])) == ""
   other = [dataclasses.replace(instances[0], data={"goal": 9}), *instances[1:]]
   assert difference(ours, fingerprint(COUNT, other)).startswith("instances_hash is ")
+
+
+def test_a_score_has_its_fingerprint(tmp_path):
+  score = evaluate(tmp_path)
+  assert score.fingerprint == read_fingerprint(log_path(tmp_path, "count"))
+  assert {"task", "split", "instances_hash", "prompt_hash", "files", "versions", "sampling"} <= score.fingerprint.keys()
 
 
 def test_a_lost_fingerprint_is_an_error(tmp_path):

@@ -29,7 +29,7 @@ def test_a_sound_trajectory_breaks_no_rule():
   assert not found(call)
 
 
-@pytest.mark.parametrize("rule, turns", [
+BROKEN = [
     ("empty_turn", (*SOUND[:-1], ("assistant", " \n"))),
     ("role_order", (SOUND[1], SOUND[0], *SOUND[2:])),
     ("role_order", SOUND[2:]),
@@ -44,9 +44,16 @@ def test_a_sound_trajectory_breaks_no_rule():
     ("single_action", SOUND[:3]),
     ("last_turn", SOUND[:-1]),
     ("no_trained_turn", (("user", "q"), ("assistant", "a", False), ("user", "b"), ("assistant", "c", False))),
-])
+]
+
+
+@pytest.mark.parametrize("rule, turns", BROKEN)
 def test_each_rule_finds_what_it_is_for(rule, turns):
   assert rule in found(make(*turns))
+
+
+def test_no_rule_is_untested():
+  assert {rule for rule, _ in BROKEN} == RULES.keys()  # duplicate_id has a test below
 
 
 def test_a_question_may_end_in_dots_and_speak_of_errors():

@@ -13,9 +13,9 @@ from tiny_models import TINY, execution, random_params
 from agentbank_jax.bundle import Bundle
 from agentbank_jax.errors import UserError
 from agentbank_jax.models import llama
-from agentbank_jax.models.config import LlamaConfig, RopeScaling, num_params, param_shapes
+from agentbank_jax.models.config import LlamaConfig, RopeScaling, num_params, override, param_shapes
 from agentbank_jax.models.execution import resolve
-from configs.base import training
+from configs.base import architecture, training
 
 LENGTH = 40
 LLAMA3 = RopeScaling("llama3", factor=4.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position=32)
@@ -143,10 +143,38 @@ def test_no_field_of_the_config_is_untested():
   in_constants = {name.split(".")[0] for name in CONSTANTS}
   in_shapes = {"vocab_size", "hidden_size", "intermediate_size", "num_layers", "num_heads", "num_kv_heads",
                "head_dim", "tie_embeddings", "qkv_bias", "out_bias", "mlp_bias"}
-  # The family's name, the tokenizer's ids and the limit of positions go elsewhere; the last has a test below.
-  elsewhere = {"model_type", "max_positions", "bos_id", "eos_ids", "pad_id", "initializer_range"}
+  # The family's name, the tokenizer's ids and the limit of positions go elsewhere, adapters to test_lora.py; the last
+  # has a test below.
+  elsewhere = {"model_type", "max_positions", "bos_id", "eos_ids", "pad_id", "lora", "initializer_range"}
   fields = {f.name for f in dataclasses.fields(LlamaConfig)}
   assert fields <= in_constants | in_shapes | elsewhere
+
+
+def test_overrides_change_what_they_name_and_nothing_else():
+  keep = architecture().to_dict()
+  change = lambda config, **fields: override(config, keep | fields)
+  scaled = lambda config, **fields: change(config, rope_scaling=keep["rope_scaling"] | fields)
+  assert change(FULL) == FULL
+  assert change(FULL, num_layers=5, qkv_bias=False) == dataclasses.replace(FULL, num_layers=5, qkv_bias=False)
+  assert change(FULL, sliding_window=0).sliding_window is None
+  assert scaled(FULL, factor=9.0).rope_scaling == dataclasses.replace(LLAMA3, factor=9.0)
+  assert scaled(FULL, kind="none").rope_scaling is None
+  assert scaled(TINY, kind="linear", factor=2.0).rope_scaling == RopeScaling("linear", 2.0)
+  for config, fields, message in [
+      (TINY, dict(factor=2.0), "has no rope_scaling; give its kind and its factor"),
+      (TINY, dict(kind="linear"), "has no rope_scaling"),
+      (TINY, dict(kind="lama3", factor=2.0), "rope_scaling.kind is 'lama3'.*did you mean 'llama3'"),
+      (FULL, dict(kind="none", factor=2.0), "its other fields have no meaning"),
+      (TINY, dict(kind="linear", factor=2.0, low_freq_factor=1.0), "low_freq_factor has no meaning"),
+      (FULL, dict(factor=0.0), "rope_scaling.factor is 0.0; it must be positive"),
+      (FULL, dict(low_freq_factor=4.0), "high_freq_factor = 4.0 is not above low_freq_factor = 4.0")]:
+    with pytest.raises(UserError, match=message):
+      scaled(config, **fields)
+  for fields, message in [
+      (dict(model_type="lama"), "did you mean 'llama'"), (dict(rope_theta=-1.0), "rope_theta is -1.0"),
+      (dict(num_layers=0), "num_layers is 0"), (dict(sliding_window=-1), "sliding_window is -1")]:
+    with pytest.raises(UserError, match=message):
+      change(FULL, **fields)
 
 
 def test_initializer_range_is_the_spread_of_new_weights():
@@ -220,11 +248,11 @@ def test_resolve_knows_the_platforms_and_refuses_the_rest():
     assert "auto" not in dataclasses.astuple(resolve(config, platform))
   for name, value, message in [
       ("layers", "loop", "execution.layers is 'loop'; choose one of scan, unroll or auto"),
-      ("attention", "flash", "choose one of full, blocked or auto"),
+      ("attention", "flash", "choose one of full, blocked, splash, splash_interpret or auto"),
       ("matmul", "gpu", "choose one of native, cpu or auto"),
-      ("remat", "auto", "choose one of none, dots, full$"),
+      ("remat", "auto", "choose one of none, dots, attention, full$"),
       ("compute_dtype", "float16", "choose one of float32, bfloat16$"),
       ("loss_chunk", 0, "execution.loss_chunk is 0; it must be at least 1"),
-      ("query_block", -1, "execution.query_block is -1")]:
+      ("query_block", -1, "execution.query_block is -1"), ("splash_block", 0, "execution.splash_block is 0")]:
     with pytest.raises(UserError, match=message):
       resolve(dict(config, **{name: value}), "cpu")

@@ -1,5 +1,6 @@
 """Packing, from trajectory files to records on disk, against the renderer's own ids."""
 
+import dataclasses
 import errno
 import filecmp
 import json
@@ -8,14 +9,15 @@ import resource
 import sys
 
 from array_record.python import array_record_module
+from fake_tasks import COUNT
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
-import ml_collections
 import numpy as np
 from packing_samples import make_config, save_tokenizer, trajectories, write_rows
 import pytest
 import tensorflow_datasets as tfds
 
+from agentbank_jax import tasks
 from agentbank_jax.chat import make_renderer
 from agentbank_jax.errors import UserError
 from agentbank_jax.files import whole_folder
@@ -196,11 +198,17 @@ def test_eval_sources_are_taken_whole_and_never_trained_on(tmp_path, tokenizer, 
   assert _json(tmp_path / "packed", "ledger.json")["rows_dropped"] == {"also_in_eval": 3}
 
 
-def test_held_out_tasks_are_refused_by_default(tmp_path, tokenizer, rows):
+def test_held_out_tasks_of_the_registry_are_refused(tmp_path, tokenizer, rows, monkeypatch):
+  held_out = {"scienceworld": False, "bamboogle": False, "arithmetic": True}
+  task = lambda name: dataclasses.replace(COUNT, name=name, held_in=held_out[name])
+  monkeypatch.setattr(tasks, "task_names", lambda: tuple(held_out))
+  monkeypatch.setattr(tasks, "get_task", task)
+  tasks.held_out_names.cache_clear()
   refused = trajectories(4, prefix="r", tasks=("scienceworld", "bamboogle"))
   data = write_rows(tmp_path / "mixed.jsonl", rows + refused)
   pack.run(make_config(tokenizer, data), tmp_path)
   assert _json(tmp_path / "packed", "ledger.json")["rows_dropped"] == {"refused_task": 4}
+  tasks.held_out_names.cache_clear()
   assert _json(tmp_path / "packed", "pack.json")["tasks"] == ["embodied_sim", "sums"]
 
 
@@ -243,10 +251,11 @@ def test_an_existing_data_set_is_replaced_only_on_request(tmp_path, tokenizer, s
 
 
 @pytest.mark.parametrize("error, told", [
-    (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "no space left"),
-    (RuntimeError("write() failed: No space left on device; at byte 65536"), "no space left"),
+    (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "packed was not written: No space left on device"),
+    (RuntimeError("write() failed: No space left on device; at byte 65536"), "packed was not written: No space left"),
+    (OSError("8469 requested and 4096 written"), "packed was not written: No space left"),
     (KeyboardInterrupt(), "interrupted"),
-], ids=["filesystem", "array_record", "ctrl-c"])
+], ids=["filesystem", "array_record", "numpy", "ctrl-c"])
 def test_a_full_disk_or_ctrl_c_leaves_nothing_behind(tmp_path, tokenizer, source, monkeypatch, error, told):
   class Writer:
     def __init__(self, *_):
@@ -270,7 +279,7 @@ def test_array_record_reports_a_failed_write(tmp_path):
   soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
   resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
   try:
-    with pytest.raises(RuntimeError, match="write"), whole_folder(tmp_path / "packed") as folder:
+    with pytest.raises(UserError, match="was not written: File too large"), whole_folder(tmp_path / "packed") as folder:
       packed_writer.write_split(folder, "train", iter([row] * 200), 200, features)
   finally:
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -297,23 +306,3 @@ def test_many_tiny_conversations_share_a_row(tmp_path, tokenizer):
   assert size["splits"]["train"]["segments"] == 300
   record = _read(tmp_path / "packed")[0]
   assert record["segment_ids"].max() == size["max_segments"] > 100
-
-
-def test_real_rows_fill_rows_of_4096(tmp_path, real_data):
-  import_sources = pytest.importorskip("data_prep.import_sources")
-  from configs.import_agentbank import lint, source
-  trajectory_files = real_data / "trajectories"
-  config = ml_collections.ConfigDict({"on_bad_row": "drop", "max_bad_share": 1.0, "output": "rows.jsonl"})
-  config.lint = lint()
-  config.sources = (
-      *(source(path.stem, "sharegpt", str(path), task="mixed", id_prefix=f"{path.stem}/", tools_in_system=True)
-        for path in [*sorted(trajectory_files.glob("agentbank_*")), *trajectory_files.glob("glaive_*")]),
-      source("fireact", "fireact", str(trajectory_files / "fireact_hotpotqa.json"), task="hotpotqa"),
-      source("gsm8k", "gsm8k", str(real_data / "gsm8k/train_1000.jsonl")),
-      source("sql", "intercode", str(real_data / "intercode_sql/react_gpt35_reward1_sample.json")))
-  import_sources.run(config, tmp_path)
-  config = make_config(real_data / "tokenizer/mistral_v1_tokenizer.model", tmp_path / "rows.jsonl",
-                       format="mistral", seq_len=4096, eval_share=0.0, max_dropped_share=0.0)
-  size = pack.run(config, tmp_path)["splits"]["train"]
-  assert size["trajectories"] > 1500
-  assert size["padding_share"] < 0.03

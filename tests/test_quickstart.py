@@ -28,11 +28,12 @@ def _config():
   config = get_config()
   config.update_from_flattened_dict({f"trajectories.{name}": count for name, count in TASKS.items()} | {
       "tokenizer.vocab_size": 400, "pack.eval_share": 0.1, "pack.max_dropped_share": 1.0,
-      "training.train.epochs": None, "training.train.steps": 4, "training.data.batch_size": 2,
-      "training.train.eval_batch_size": 2, "evaluation.episodes": 2, "evaluation.slots": 4,
+      "training.train.epochs": None, "training.train.steps": 4, "training.train.eval_batch_size": 2,
+      "recitations": 20, "base.recitations": 60, "base.training.train.steps": 3,
+      "base.training.train.eval_batch_size": 2, "evaluation.episodes": 2, "evaluation.slots": 4,
       "evaluation.sampling.turn_tokens": TURN_TOKENS, "evaluation.sampling.context": 1024,
       "evaluation.limits.invalid_actions": 2, "check.rows": 2, "check.length": 16, "check.greedy_tokens": 8})
-  config.training.model.overrides.update({
+  config.base.training.model.overrides.update({
       "vocab_size": 400, "hidden_size": 32, "intermediate_size": 64, "num_layers": 2, "num_heads": 2, "num_kv_heads": 2,
       "head_dim": 16})
   return config
@@ -73,7 +74,7 @@ def test_every_trajectory_is_accounted_for(done):
     rows = list(read_trajectories(workdir / "trajectories" / f"{name}.jsonl"))
     assert len(rows) == count
     assert {row.task for row in rows} == {name}
-  assert sum(split["trajectories"] for split in result["packed"]["splits"].values()) == sum(TASKS.values())
+  assert sum(split["trajectories"] for split in result["packed"]["splits"].values()) == sum(TASKS.values()) + 20
 
 
 def test_the_report_is_one_page_that_needs_no_other(done):
@@ -110,7 +111,7 @@ def test_transformers_says_what_our_model_said(done):
 
 def test_the_untrained_model_is_the_tuned_one_before_training(done):
   workdir, _ = done
-  untrained, tuned = (Bundle.open(workdir / path) for path in ("untrained/model", "train/model"))
+  untrained, tuned = (Bundle.open(workdir / path) for path in ("base/model", "train/model"))
   assert untrained.config == tuned.config
   leaves = [jax.tree.leaves(bundle.load_params()) for bundle in (untrained, tuned)]
   assert all((a != b).any() for a, b in zip(*leaves, strict=True))

@@ -1,16 +1,18 @@
 """Reports and the `evaluate` verb: self-contained, escaped, readable, and true to the episodes."""
 
+import dataclasses
 import html.parser
 import io
 import json
 import re
 
-from fake_tasks import COUNT, FakePlayer, gamble
+from fake_tasks import COUNT, CountEnv, FakePlayer, gamble
 import pytest
 import rich.console
 
 from agentbank_jax import tasks
 from agentbank_jax.errors import UserError
+from agentbank_jax.evaluate import measure
 from agentbank_jax.evaluate import run as evaluate
 from agentbank_jax.report.html import pick_examples, write_report
 from agentbank_jax.report.plots import loss_curves, read_losses
@@ -18,6 +20,7 @@ from agentbank_jax.report.tables import Table, print_table
 from agentbank_jax.trajectory import Outcome, Trajectory, Turn
 from agentbank_jax.trajectory_io import read_trajectories
 from configs.evaluate import get_config
+from configs.measure import get_config as measure_config
 
 EVIL = "<script>alert('x')</script> & \"quotes\" {{ 7 * 7 }}"
 
@@ -153,6 +156,44 @@ def test_a_config_that_makes_no_sense_is_refused(tmp_path, registry, changes, me
   with pytest.raises(UserError, match=message):
     evaluate.run(config(**changes), tmp_path)
   assert not list(tmp_path.iterdir())
+
+
+def test_readers_of_a_report_learn_what_a_score_rests_on(tmp_path, monkeypatch):
+  source = dataclasses.replace(COUNT.source, contamination="Everybody has learnt to count.")
+  task = dataclasses.replace(COUNT, source=source, progress="numbers said", make_env=Progress)
+  monkeypatch.setattr(evaluate, "get_task", {"count": task}.__getitem__)
+  files = {"count/rows.jsonl": {"sha256": "ab", "known_as": None}, "count/known": {"sha256": "cd", "known_as": "rows"}}
+  monkeypatch.setattr(evaluate.published, "describe", lambda *_: files)
+  (score,) = evaluate.run(config(), tmp_path)["tasks"]
+  assert score["progress"] == 1.0 and score["fingerprint"]["files"] == files
+  text = Page((tmp_path / "report.html").read_text()).text
+  assert "count: Everybody has learnt to count." in text and "progress 100%" in text
+  assert "count: not the published files that are known here: count/rows.jsonl." in text
+
+
+class Progress(CountEnv):
+  def step(self, action):
+    step = super().step(action)
+    return step._replace(info=step.info | {"progress": self.said / self.goal})
+
+
+def test_measuring_says_how_well_and_how_fast(tmp_path, monkeypatch, capsys):
+  random_turn = lambda rng, observation: f"Action: {rng.randint(2, 3)}"
+  known = {"count": COUNT, "both": dataclasses.replace(COUNT, name="both", random_turn=random_turn)}
+  monkeypatch.setattr(evaluate, "get_task", known.__getitem__)
+  monkeypatch.setattr(measure, "get_task", known.__getitem__)
+  settings = measure_config()
+  settings.update({"tasks": ("count", "both"), "episodes": 8})
+  summary = measure.run(settings, tmp_path)
+  assert [(m["score"].name, m["score"].model, m["score"].success) for m in summary["measured"]] == [
+      ("count", "expert", 1.0), ("both", "expert", 1.0), ("both", "random", 0.0)]
+  assert all(0 < m["p50"] <= m["p95"] and m["episodes_per_minute"] > 0 for m in summary["measured"])
+  assert summary["not_measured"] == {"count, random": "the task has none"}
+  table = (tmp_path / "table.md").read_text()
+  assert table in capsys.readouterr().out + "\n" and table.count("\n") == 5 and "| `both` | random | 0.0% (" in table
+  settings.players = ("oracle",)
+  with pytest.raises(UserError, match="players has 'oracle'"):
+    measure.run(settings, tmp_path)
 
 
 @pytest.mark.parametrize("name", ["arithmetic", "household", "sql_tables"])

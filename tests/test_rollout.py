@@ -14,8 +14,8 @@ from agentbank_jax.agents import Reply
 from agentbank_jax.envs.base import Step
 from agentbank_jax.errors import UserError
 from agentbank_jax.evaluate.rollout import Limits, derive_seed, play
-from agentbank_jax.experts import ExpertPlayer, make_trajectories
-from agentbank_jax.trajectory import Outcome
+from agentbank_jax.experts import ExpertPlayer, RandomPlayer, make_trajectories
+from agentbank_jax.trajectory import Outcome, Turn
 from agentbank_jax.trajectory_io import read_trajectories
 
 LIMITS = Limits(step_seconds=30.0, invalid_actions=3, retries=2)
@@ -57,6 +57,14 @@ def test_solved_episode_is_a_trajectory_of_what_was_sent_and_said():
   assert untimed([episode])[0]["metadata"] == {
       "instance": "test-000001", "split": "test", "steps": 2, "tokens": 48, "invalid_actions": 0,
       "cut_turns": 0, "attempts": 1, "final_observation": "You said 2."}
+
+
+def test_few_shot_turns_are_sent_first_and_never_trained_on():
+  example = (Turn("user", "Count to 1."), Turn("assistant", "Action: 1"))
+  episode = one(count_up, dataclasses.replace(COUNT, few_shot=example, max_steps=1), goal=2)
+  assert [(t.role, t.train) for t in episode.turns] == [
+      ("system", False), ("user", False), ("assistant", False), ("user", False), ("assistant", True)]
+  assert episode.turns[2].content == "Action: 1"
 
 
 def test_wrong_action_fails_with_the_last_reward():
@@ -196,6 +204,69 @@ def test_trouble_in_some_episodes_changes_no_episode():
     row["metadata"]["attempts"] = 1
     assert row == undisturbed
   assert excluded == 4 and retried >= 12
+
+
+class Half(CountEnv):
+  """Reports how many of four numbers are said, and forgets a number after the third."""
+
+  def step(self, action):
+    step = super().step(action)
+    self.said -= self.said == 3
+    return step._replace(info=step.info | {"progress": self.said / 4})
+
+
+def test_progress_is_the_best_of_an_episode():
+  task = dataclasses.replace(COUNT, make_env=Half, progress="numbers said")
+  says = iter(("1", "2", "3", "1"))
+  episode = one(lambda turns, seed: f"Action: {next(says)}", task)
+  assert (episode.outcome, episode.metadata["progress"]) == (Outcome.FAILED, 0.5)
+  assert one(lambda turns, seed: "Action: 7", task).metadata["progress"] == 0.0
+  assert "progress" not in one(count_up).metadata
+
+
+@pytest.mark.parametrize("progress, told", [
+    (1.5, "the progress is 1.5, expected 0 to 1"), (float("nan"), "the progress is nan"),
+    (None, "the task declares progress, and info has no 'progress'")])
+def test_progress_that_breaks_the_contract_is_an_environment_error(progress, told):
+  class Broken(CountEnv):
+    def step(self, action):
+      return Step("x", 0.0, False, False, {} if progress is None else {"progress": progress})
+  episode = one(count_up, dataclasses.replace(COUNT, make_env=Broken, progress="numbers said"))
+  assert episode.outcome == Outcome.ENVIRONMENT_ERROR and told in episode.metadata["errors"][0]
+
+
+def test_progress_that_no_task_declares_is_an_environment_error():
+  episode = one(count_up, dataclasses.replace(COUNT, make_env=Half))
+  assert "a 'progress' that the task does not declare" in episode.metadata["errors"][0]
+
+
+def test_a_task_may_allow_less_time_than_the_run_and_not_more():
+  def trouble(id_, call, attempt):
+    if call == 1:
+      time.sleep(0.6)
+  for own, run, outcome in [(0.2, 30.0, Outcome.ENVIRONMENT_ERROR), (30.0, 0.2, Outcome.ENVIRONMENT_ERROR),
+                            (None, 30.0, Outcome.SOLVED)]:
+    limits = Limits(step_seconds=run, invalid_actions=3, retries=0)
+    assert one(count_up, task_with(trouble, step_seconds=own), limits).outcome == outcome
+
+
+def test_the_random_player_plays_the_tasks_own_by_the_seed():
+  task = dataclasses.replace(COUNT, random_turn=lambda rng, observation: f"Action: {rng.randint(1, 3)}")
+  player = lambda slots: RandomPlayer([task], slots)
+  episodes = untimed(rollout(task, player(1), count=30))
+  assert episodes == untimed(rollout(task, player(7), count=30))
+  assert {row["outcome"] for row in episodes} == {"solved", "failed"}
+  assert untimed(rollout(task, player(1), count=30, seed=1)) != episodes
+  assert episodes[0]["provenance"]["teacher"] == "random"
+  with pytest.raises(UserError, match="'count' has no random agent"):
+    RandomPlayer([COUNT], 1)
+
+  def read(rng, observation):
+    assert observation.startswith(("Count to", "You said")), observation
+    raise RuntimeError("no idea")
+  episode = rollout(dataclasses.replace(COUNT, random_turn=read), RandomPlayer(
+      [dataclasses.replace(COUNT, random_turn=read)], 1), count=1)[0]
+  assert "agent_error: the random agent raised RuntimeError: no idea" in episode.metadata["errors"][0]
 
 
 def test_slots_are_filled_and_freed_and_environments_live_in_one_thread():

@@ -1,5 +1,6 @@
 """Scores and their intervals, against closed forms and published numbers."""
 
+import dataclasses
 import math
 
 from fake_tasks import COUNT
@@ -10,11 +11,13 @@ from agentbank_jax.evaluate import scores
 from agentbank_jax.evaluate.tables import comparison_table, score_table
 from agentbank_jax.trajectory import Outcome, Provenance, Trajectory, Turn
 
+PROGRESS = dataclasses.replace(COUNT, progress="numbers said")
 
-def episode(i, outcome, reward=None, model="m", steps=4, invalid=1, errors=()):
+
+def episode(i, outcome, reward=None, model="m", steps=4, invalid=1, errors=(), **more):
   if reward is None and outcome.is_scored:
     reward = float(outcome == Outcome.SOLVED)
-  metadata = {"instance": f"test-{i:06d}", "steps": steps, "invalid_actions": invalid, "errors": list(errors)}
+  metadata = {"instance": f"test-{i:06d}", "steps": steps, "invalid_actions": invalid, "errors": list(errors), **more}
   return Trajectory(f"count/{i}/{model}", "count", (Turn("user", "x"),), reward, outcome,
                     Provenance(teacher=model, seed=0), metadata)
 
@@ -72,6 +75,34 @@ def test_reward_interval_is_students():
   half = 3.182446305 * np.std(values, ddof=1) / 2  # the 97.5% point of t with 3 degrees of freedom
   assert scores.student_t(values) == pytest.approx((0.4375 - half, 0.4375 + half))
   assert scores.student_t([1.0]) is None
+
+
+def test_progress_is_the_mean_of_what_episodes_reached():
+  reached = [0.0, 0.5, 1.0, 0.25]
+  episodes = [episode(i, Outcome.FAILED, progress=p) for i, p in enumerate(reached)]
+  episodes.append(episode(9, Outcome.ENVIRONMENT_ERROR, progress=1.0))
+  result = scores.score(PROGRESS, episodes)
+  low, high = scores.student_t(reached)
+  assert low < 0 < result.progress == 0.4375
+  assert result.progress_ci == (0.0, 1.0) and high > 1 and result.reward == 0
+  assert (score_of(solved=2).progress, score_of(solved=2).progress_ci) == (None, None)
+  with pytest.raises(ValueError, match="an episode has none"):
+    scores.score(PROGRESS, [episode(0, Outcome.SOLVED)])
+  table = score_table([result, score_of(solved=1)], "t")
+  column = table.columns.index("progress (95% CI)")
+  assert [row[column] for row in table.rows] == ["43.8% (0.0 to 100.0)", "–", ""]
+  assert "best progress" in table.note and "progress" not in score_table([score_of(solved=1)], "t").note
+
+
+def test_scores_of_other_conditions_are_not_compared_without_a_word():
+  one, other = ({"split": "test", "versions": {"numpy": v}} for v in ("2.0", "2.1"))
+  a = scores.score(COUNT, episodes("a", solved=4), one)
+  pair = scores.compare("count", episodes("a", solved=4), episodes("b", solved=4))
+  for fingerprint, told in [(one, False), (other, True)]:
+    b = scores.score(COUNT, episodes("b", solved=4), fingerprint)
+    note = comparison_table([a], [b], [pair], names=("a", "b"), title="t").note
+    said = 'NOT played under the same conditions: count: versions.numpy is "2.0" here and "2.1" there.'
+    assert (said in note) == told
 
 
 def test_mean_over_tasks():

@@ -31,16 +31,17 @@ def test_wrong_meshes_are_told(shape, message):
 
 
 def test_minus_one_takes_what_is_left():
-  assert dict(sharding.make_mesh(dict(data=1, fsdp=-1, tensor=2)).shape) == dict(data=1, fsdp=4, tensor=2)
-  assert dict(sharding.make_mesh(dict(data=2, fsdp=-1, tensor=4)).shape) == dict(data=2, fsdp=1, tensor=4)
-  assert dict(sharding.make_mesh({}, jax.devices()[:1]).shape) == dict(data=1, fsdp=1, tensor=1)
-  assert mesh(data=2, fsdp=2, tensor=2).batch_shards == 4
+  assert dict(sharding.make_mesh(dict(data=1, fsdp=-1, tensor=2)).shape) == dict(data=1, fsdp=4, context=1, tensor=2)
+  assert dict(sharding.make_mesh(dict(data=2, fsdp=-1, tensor=4)).shape) == dict(data=2, fsdp=1, context=1, tensor=4)
+  assert dict(sharding.make_mesh({}, jax.devices()[:1]).shape) == dict(data=1, fsdp=1, context=1, tensor=1)
+  assert mesh(data=2, fsdp=2, tensor=2).shards("batch") == 4
 
 
 @pytest.mark.parametrize("rules, message", [
   (RULES | {"emded": "fsdp"}, "unknown logical axis 'emded'; did you mean 'embed'"),
   ({k: v for k, v in RULES.items() if k != "mlp"}, "no sharding rule for logical axis 'mlp'"),
   (RULES | {"mlp": "tensr"}, "rule 'mlp': unknown mesh axis 'tensr'; did you mean 'tensor'"),
+  (RULES | {"mlp": 2}, "rule 'mlp' is 2; expected a mesh axis"),
   (RULES | {"batch": ("data", "pipe")}, "rule 'batch': unknown mesh axis 'pipe'")])
 def test_wrong_rules_are_told(rules, message):
   with pytest.raises(UserError, match=message):
@@ -60,7 +61,7 @@ def test_collisions_and_remainders_name_the_parameter():
 
 def test_specs_are_what_the_rules_say():
   cut = mesh(data=2, fsdp=2, tensor=2)
-  assert cut.spec(("batch", "length", None)) == PartitionSpec(("data", "fsdp"), None, None)
+  assert cut.spec(("batch", "length", None)) == PartitionSpec(("data", "fsdp"), "context", None)
   shardings = llama.param_shardings(TINY, cut)
   assert shardings["embed"]["embedding"].spec == PartitionSpec("tensor", "fsdp")
   assert shardings["layers"]["attention"]["q"]["kernel"].spec == PartitionSpec(None, "fsdp", "tensor")
@@ -70,16 +71,16 @@ def test_specs_are_what_the_rules_say():
   assert hash(cut) == hash(mesh(data=2, fsdp=2, tensor=2)) and cut == mesh(data=2, fsdp=2, tensor=2)
 
 
-def test_weights_do_not_depend_on_the_mesh_and_nobody_holds_them_all():
-  plain = llama.init_params(TINY, 5)
-  for shape in (dict(fsdp=8), dict(data=2, fsdp=2, tensor=2)):
-    params = llama.init_params(TINY, 5, mesh(**shape))
-    jax.tree.map(np.testing.assert_array_equal, params, plain)
-    ways = mesh(**shape).mesh.shape
-    for path, array in jax.tree.leaves_with_path(params):
-      held = {shard.data.size for shard in array.addressable_shards}
-      share = 1 if path[-1].key == "scale" else ways["fsdp"] * ways["tensor"]
-      assert held == {array.size // share}, path
+@pytest.mark.parametrize(
+    "shape", [dict(data=2, fsdp=2, tensor=2), pytest.param(dict(fsdp=8), marks=pytest.mark.slow)], ids=str)
+def test_weights_do_not_depend_on_the_mesh_and_nobody_holds_them_all(shape):
+  params = llama.init_params(TINY, 5, mesh(**shape))
+  jax.tree.map(np.testing.assert_array_equal, params, llama.init_params(TINY, 5))
+  ways = mesh(**shape).mesh.shape
+  for path, array in jax.tree.leaves_with_path(params):
+    held = {shard.data.size for shard in array.addressable_shards}
+    share = 1 if path[-1].key == "scale" else ways["fsdp"] * ways["tensor"]
+    assert held == {array.size // share}, path
 
 
 def test_batches_are_rows_of_their_devices():

@@ -15,7 +15,7 @@ from agentbank_jax.trajectory_io import read_trajectories
 from configs import import_agentbank, import_samples
 from data_prep.import_sources import run
 from data_prep.ledger import Ledger, Where
-from data_prep.sources import format_names, get_format
+from data_prep.sources import agentbank, format_names, get_format
 from data_prep.sources.openai_messages import to_openai
 from data_prep.sources.sharegpt import to_sharegpt
 from data_prep.sources.source import Context, DropRow, Reason, load_rows, mask_acknowledgement
@@ -69,18 +69,39 @@ def test_every_format_has_a_sample_and_every_row_is_accounted_for(samples):
       "alfworld: 1 rows, the release has 3,321", "gsm8k: 2 rows, the release has 7,385"]
 
 
+# The turns of every sample that is kept: system, user, assistant, tool; in capitals where there is loss.
+LOSS_FLAGS = {
+    "adp/adp-1": "uaAtAtA",  # "source: agent" is an observation
+    "agent_flan/1": "suAtA",  # flag missing: the rule
+    "agent_flan/2": "uAua",  # the last turn may be without loss
+    "agentbank/alfworld/0": "uAuAuA",  # begins with an acknowledgement, which the config keeps
+    "agentbank/gsm8k/0": "uAuAuA",
+    "agentinstruct/os_1": "uauAuA",  # the data's own flags
+    "agentinstruct/alfworld_7": "uauA",  # no flags: the acknowledgement, by the config
+    "agenttraj/webshop_12": "uauA",
+    "fireact/fireact-000001": "uAuA",  # observations are cut out of the agent's text
+    "fireact/fireact-000002": "uA",
+    "gsm8k/gsm8k-000001": "uAuAuA",
+    "gsm8k/gsm8k-000002": "uAuAuA",
+    "gsm8k/gsm8k-000003": "uAuA",
+    "intercode/ic_sql-4": "uAuAuA",
+    "lumos/sq_1": "uAuA",
+    "openai/chat-1": "suAttA",
+    "openai/chat-2": "uauAtA",  # "train": false
+    "sharegpt/sg-1": "suAtA",
+    "sharegpt/sg-2": "uA",
+    "spider/spider-000001": "uAuA",
+    "spider/spider-000002": "uAuA",
+    "transcript/pick_and_place_simple-Mug-None-Desk-308/trial_1": "uAuA",
+    "xlam/x1": "suAtA",
+}
+
+
 def test_loss_flags(samples):
   _, rows = samples
-  flags = {name: [t.train for t in row.turns if t.role == "assistant"] for name, row in rows.items()}
-  assert flags["agentinstruct/os_1"] == [False, True, True]  # the data's own
-  assert flags["agentinstruct/alfworld_7"] == [False, True]  # no flags: the acknowledgement, by the config
-  assert flags["agentbank/alfworld/0"] == [True, True, True]  # the same, where the config keeps it
-  assert flags["agenttraj/webshop_12"] == [False, True]
-  assert flags["agent_flan/1"] == [True, True]  # flag missing: the rule
-  assert flags["agent_flan/2"] == [True, False]  # the last turn may be without loss
-  assert flags["openai/chat-2"] == [False, True, True]
-  assert flags["adp/adp-1"] == [False, True, True, True]  # "source: agent" is an observation
-  assert not any(t.train for row in rows.values() for t in row.turns if t.role != "assistant")
+  found = {name: "".join(t.role[0].upper() if t.train else t.role[0] for t in row.turns) for name, row in rows.items()}
+  assert found == LOSS_FLAGS
+  assert {name.split("/")[0] for name in LOSS_FLAGS} == set(format_names())
 
 
 def test_what_the_source_says_beside_the_turns_is_kept(samples):
@@ -319,6 +340,34 @@ def test_agentbank_configs_are_checked(capsys, tmp_path):
   run(agentbank("gsm8k"), tmp_path)
   said = capsys.readouterr().out
   assert "'mbpp_before' is left out: an older copy of mbpp" in said and "'intercode_bash' is left out" in said
+
+
+def test_what_is_left_out_of_agentbank_is_left_out_by_default():
+  (source,) = import_agentbank.get_config().sources
+  assert len(agentbank.CONFIGS) == 19
+  assert set(source.options.configs) == set(agentbank.CONFIGS) - {"mbpp_before", "alfred", "intercode_bash"}
+  assert agentbank.LEFT_OUT.keys() == {"mbpp_before", "alfred", "intercode_bash"}
+
+
+@pytest.mark.parametrize("extra", [{}, {"game_file": "g"}, {"meta_information": {"query": "ls", "gold": None, "n": 2}}])
+def test_agentbanks_three_layouts(tmp_path, extra):
+  """Columns `id` and `conversations` alone, alfworld's, and those with a struct beside them; by `datasets` itself."""
+  datasets = pytest.importorskip("datasets")
+  talk = [{"from": "human", "value": NASTY}, {"from": "gpt", "value": "Thought: a\nAction: b"},
+          {"from": "human", "value": "Observation: c"}, {"from": "gpt", "value": "Final Answer: d"}]
+  folder = tmp_path / "AgentBank" / "webshop"
+  folder.mkdir(parents=True)
+  table = datasets.Dataset.from_list([{"id": f"webshop_{i}", "conversations": talk, **extra} for i in range(3)])
+  table.to_parquet(folder / "train-00000-of-00001.parquet")
+  bank = config(folder.parent, max_bad_share=0.0)
+  bank.sources = (import_agentbank.source("AB", "agentbank", str(folder.parent), configs=("webshop",)),)
+  summary = run(bank, tmp_path / "out")
+  rows = list(read_trajectories(summary["output"]))
+  assert [(row.id, row.task) for row in rows] == [(f"webshop_{i}", "webshop") for i in range(3)]
+  assert [(t.role, t.content) for t in rows[0].turns] == [
+      ({"human": "user", "gpt": "assistant"}[m["from"]], m["value"]) for m in talk]
+  assert rows[0].metadata == extra
+  assert summary["differs_from_release"] == ["webshop: 3 rows, the release has 4,958"]
 
 
 def test_the_ledger_finds_a_missing_row():

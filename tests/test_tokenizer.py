@@ -5,7 +5,6 @@ import json
 import pickle
 import random
 
-import numpy as np
 import pytest
 import sentencepiece
 import tokenizers
@@ -14,7 +13,7 @@ import transformers
 
 from agentbank_jax import text_encoder
 from agentbank_jax.errors import UserError
-from agentbank_jax.tokenizer import Tokenizer, load_tokenizer, special_token_report, train_tokenizer
+from agentbank_jax.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 
 TEXTS = [f"Thought: I need to find a {thing} in the {room}.\nAction: open {room} {i}\n"
          f"Observation: On the {thing} {i}, you see def f(x):\n    return x + {i}" for i, (thing, room) in enumerate(
@@ -180,18 +179,3 @@ def test_truncated_sentencepiece_models_are_errors(sp_model, tmp_path, share):
   (tmp_path / "tokenizer.model").write_bytes(data[:int(len(data) * share)])
   with pytest.raises(UserError, match="truncated"):
     load_tokenizer(tmp_path / "tokenizer.model")
-
-
-def test_special_token_report():
-  r = np.random.default_rng(0)
-  embedding = r.normal(size=(20, 16)).astype(np.float32)
-  ids = {"<a>": 0, "<b>": 1, "<c>": 2, "<d>": 3}
-  assert special_token_report(embedding, ids) == []
-  embedding[0] = 1e-6
-  embedding[2] = embedding[1]
-  report = special_token_report(embedding, ids | {"<e>": 99})
-  assert len(report) == 3
-  assert "'<e>' (id 99) lies outside the 20" in report[0]
-  assert "'<a>' (id 0) has an embedding row near zero" in report[1] and "plain" in report[1]
-  assert "'<b>' has the same embedding row as '<c>'" in report[2]
-  assert special_token_report(embedding, {"<a>": 0, "<d>": 3})[0].startswith("'<a>'")

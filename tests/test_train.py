@@ -3,9 +3,10 @@
 import json
 import os
 import pathlib
-import random
+import re
 import resource
 import signal
+import struct
 import subprocess
 import sys
 import time
@@ -15,14 +16,20 @@ import numpy as np
 import pytest
 from training_samples import make_training, save_packed, write_training_config
 
-from agentbank_jax import cli, data, metrics, train
+from agentbank_jax import cli, control_tokens, data, metrics, train
 from agentbank_jax.bundle import Bundle, write_bundle
+from agentbank_jax.chat import load_renderer
 from agentbank_jax.checkpoint import Checkpoints
 from agentbank_jax.convert.numpy_reference import reference_logits
 from agentbank_jax.convert.to_hf import export_hf
+from agentbank_jax.decode.engine import Engine
+from agentbank_jax.decode.sampling import Sampling
 from agentbank_jax.errors import UserError
 from agentbank_jax.models import llama
+from agentbank_jax.models.config import RopeScaling
+from agentbank_jax.models.execution import resolve
 from agentbank_jax.state import abstract_state
+from configs.base import architecture
 
 LONG = {"train.steps": 60, "train.eval_every": 30, "train.checkpoint_every": 5, "train.keep_every": 20,
         "train.peak_flops": 1e12}
@@ -170,10 +177,43 @@ def test_eval_losses_are_those_of_each_conversation_alone(unbroken, packed, tmp_
   assert result["metrics"]["eval/loss"] == pytest.approx(np.mean(np.concatenate(list(sums.values()))), rel=1e-4)
 
 
+def test_the_trained_model_is_the_same_to_transformers(unbroken, packed, tmp_path):
+  """Exported and opened with PyTorch: the logits, and what is said greedily, ours drawn by the engine."""
+  torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+  export_hf(unbroken[0] / "model", tmp_path / "hf")
+  theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "hf", attn_implementation="eager")
+  bundle = Bundle.open(unbroken[0] / "model")
+  config, params = bundle.config, bundle.load_params()
+  run = resolve(make_training(packed).execution, "cpu")
+  rows = [row["tokens"][row["segment_ids"] == 1][:48] for row in data.PackedDataset.open(packed).source("eval")][:4]
+  tokens = np.stack([row for row in rows if len(row) == 48])
+  placed = llama.to_layout(jax.tree.map(jax.numpy.asarray, params), config.num_layers, run.layers)
+  positions = np.broadcast_to(np.arange(48), tokens.shape)
+  ours = llama.bind(config, placed, run).logits(tokens, positions, np.ones_like(tokens), run)
+  with torch.no_grad():
+    expected = theirs(torch.tensor(tokens, dtype=torch.long)).logits.numpy()
+  assert np.abs(expected).max() > 1  # a difference of 1e-4 means something
+  np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-4)
+
+  engine = Engine(placed, config, run, slots=len(tokens), length=96, chunk=8, sampling=Sampling(0.0, 1.0),
+                  stop_ids=config.eos_ids)
+  drawn = {}
+  for slot, row in enumerate(tokens):
+    engine.open(slot, 0)
+    engine.request(slot, row.tolist(), 24)
+  while engine.busy:
+    drawn |= {g.slot: g.tokens for g in engine.step()}
+  for slot, row in enumerate(tokens):
+    said = theirs.generate(torch.tensor(row[None], dtype=torch.long), attention_mask=torch.ones(1, 48),
+                           max_new_tokens=24, do_sample=False)[0, 48:].tolist()
+    ends = [i for i, token in enumerate(said) if token in config.eos_ids]
+    assert drawn[slot] == said[:ends[0] if ends else None]
+
+
 # Stopping and going on.
 
 
-def test_killed_at_any_step_it_goes_on_bit_for_bit(unbroken, packed, tmp_path, compile_cache):
+def test_killed_in_the_middle_it_goes_on_bit_for_bit(unbroken, packed, tmp_path, compile_cache):
   config = write_training_config(tmp_path / "config.py", packed, LONG)
   workdir = tmp_path / "run"
   args = ["agentbank", "train", f"--config={config}", f"--workdir={workdir}"]
@@ -183,9 +223,8 @@ def test_killed_at_any_step_it_goes_on_bit_for_bit(unbroken, packed, tmp_path, c
                               "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
   victim = subprocess.Popen([sys.executable, "-c", program, *args], env=environment,
                             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-  step = random.randint(12, 45)
   log = workdir / "metrics.jsonl"
-  while victim.poll() is None and not (log.exists() and log.read_bytes().count(b"\n") >= step):
+  while victim.poll() is None and not (log.exists() and log.read_bytes().count(b"\n") >= 23):
     time.sleep(0.002)
   victim.kill()
   assert victim.wait() == -signal.SIGKILL, "the run ended before it could be killed"
@@ -271,7 +310,7 @@ def test_training_starts_from_the_weights_it_is_given(packed, tmp_path):
   model = _write_model(tmp_path / "start", packed)
   config = make_training(packed, {"model.preset": None, "model.init_from": str(model), "optim.learning_rate": 0.0,
                                   "train.steps": 1})
-  config.model.overrides = type(config)()
+  config.model.overrides = architecture()
   train.run(config, tmp_path / "run")
   _assert_bit_equal(_params(tmp_path / "run/model"), _params(model))
 
@@ -287,6 +326,43 @@ def test_a_model_with_nan_is_refused_by_name(packed, tmp_path):
     train.run(config, tmp_path / "run")
 
 
+def test_control_tokens_that_a_model_has_never_learned_are_told(packed, tmp_path, caplog):
+  controls = load_renderer(packed / "tokenizer").control_ids
+  untrained = [controls[t] for t in ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>")]
+
+  def spoil(params):
+    params["embed"]["embedding"][untrained[0]] = 0
+    params["embed"]["embedding"][untrained[1]] = params["embed"]["embedding"][untrained[2]]
+    return params
+
+  model = _write_model(tmp_path / "start", packed, change=spoil)
+
+  def start(choice, **changes):
+    config = make_training(packed, {"model.preset": None, "model.init_from": str(model), "train.steps": 1,
+                                    "optim.learning_rate": 0.0, "model.untrained_tokens": choice})
+    config.model.overrides = architecture()
+    train.run(config, tmp_path / choice)
+    return _params(tmp_path / choice / "model")
+
+  with pytest.raises(UserError) as error:
+    start("error")
+  told = str(error.value)
+  assert f"{model} never learned control tokens of chat format 'llama3': " in told
+  assert re.search(r"'<\|start_header_id\|>' \(id \d+\) has an embedding row near zero \(norm", told)
+  assert re.search(r"'<\|end_header_id\|>' \(id \d+\) has an embedding row equal to that of '<\|eot_id\|>'", told)
+  assert re.search(r"'<\|eot_id\|>' \(id \d+\) has an embedding row equal to that of '<\|end_header_id\|>'", told)
+  assert told.count(" has an embedding row ") == 3 and "Set model.untrained_tokens to 'mean'" in told
+  assert not (tmp_path / "error" / "model").exists()
+  _assert_bit_equal(start("keep"), _params(model))
+  assert "never learned control tokens" in caplog.text
+  before, after = _params(model), start("mean")
+  table = "['embed']['embedding']"
+  assert sorted(np.flatnonzero((before[table] != after[table]).any(1))) == sorted(untrained)
+  assert control_tokens.find_untrained(after[table], controls) == {}
+  with pytest.raises(UserError, match="model.untrained_tokens is 'meen'; choose one of error, mean, keep"):
+    start("meen")
+
+
 def test_overrides_that_the_given_weights_do_not_have_are_refused(packed, tmp_path):
   model = _write_model(tmp_path / "start", packed)
   config = make_training(packed, {"model.preset": None, "model.init_from": str(model)}, {"intermediate_size": 96})
@@ -294,11 +370,24 @@ def test_overrides_that_the_given_weights_do_not_have_are_refused(packed, tmp_pa
     train.run(config, tmp_path / "run")
 
 
+def test_the_architecture_is_changed_from_the_command_line(packed, tmp_path):
+  config = write_training_config(tmp_path / "config.py", packed, {"train.steps": 1})
+  overrides = ("num_layers=1", "num_kv_heads=4", "tie_embeddings=True", "rope_theta=5e4", "rope_scaling.kind=llama3",
+               "rope_scaling.factor=8", "rope_scaling.original_max_position=128", "max_positions=1024")
+  args = [f"--config.model.overrides.{override}" for override in overrides]
+  assert cli._main(["agentbank", "train", f"--config={config}", *args, f"--workdir={tmp_path / 'run'}"]) == 0
+  model = Bundle.open(tmp_path / "run/model").config
+  assert (model.num_layers, model.num_kv_heads, model.tie_embeddings, model.max_positions) == (1, 4, True, 1024)
+  assert (model.rope_theta, model.rope_scaling) == (5e4, RopeScaling("llama3", 8.0, original_max_position=128))
+  assert (model.hidden_size, model.norm_eps) == (32, 1e-5)  # of the file and of the preset
+
+
 @pytest.mark.parametrize("changes, overrides, told", [
     ({}, {"vocab_size": 299}, "299 entries"),
     ({}, {"max_positions": 255}, "255 positions"),
-    ({}, {"hidden_sise": 64}, "did you mean 'hidden_size'"),
-    ({"model.preset": None}, {}, "one of model.preset"),
+    ({}, {"num_kv_heads": 3}, "model.overrides: num_heads = 4 is not a multiple of num_kv_heads = 3"),
+    ({}, {"rope_scaling": {"factor": 2.0}}, "model.overrides: the model has no rope_scaling; give its kind"),
+    ({"model.preset": None}, {}, "give model.preset"),
     ({"model.preset": "tiny_tset"}, {}, "did you mean 'tiny_test'"),
     ({"data.micro_batches": 3}, {}, "not a multiple"),
     ({"data.micro_batches": 0}, {}, "micro_batches"),
@@ -327,6 +416,42 @@ def test_tensorboard_without_its_package(packed, tmp_path, monkeypatch):
   monkeypatch.setitem(sys.modules, "tensorboardX", None)
   with pytest.raises(UserError, match="pip install tensorboardX"):
     train.run(make_training(packed, {"train.tensorboard": True}), tmp_path)
+
+
+def _scalars(folder):
+  """Reads TensorBoard's event files, which are TFRecords: {(tag, step): value}, what was purged left out."""
+  from tensorboardX.proto.event_pb2 import Event
+  found = {}
+  for path in sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime_ns):
+    content, at = path.read_bytes(), 0
+    while at < len(content):
+      size, = struct.unpack_from("<Q", content, at)
+      event = Event.FromString(content[at + 12:at + 12 + size])
+      at += 12 + size + 4
+      if event.HasField("session_log"):
+        found = {(tag, step): value for (tag, step), value in found.items() if step < event.step}
+      found |= {(value.tag, event.step): value.simple_value for value in event.summary.value}
+  return found
+
+
+def test_tensorboard_has_what_the_log_has(packed, tmp_path):
+  """Over a resumption too: what is beyond the step that is gone back to does not show twice."""
+  pytest.importorskip("tensorboardX")
+  log = metrics.MetricsLog(tmp_path, 0, tensorboard=True)
+  for step in (1, 2, 3):
+    log.write(step, {"loss": 10.0 + step})
+  log.close()
+  log = metrics.MetricsLog(tmp_path, 1, tensorboard=True)
+  log.write(2, {"loss": 2.0})
+  log.close()
+  assert _scalars(tmp_path / "tensorboard") == {("loss", 1): 11.0, ("loss", 2): 2.0}
+  train.run(make_training(packed, {"train.tensorboard": True, "train.steps": 2}), tmp_path / "run")
+  lines = _lines(tmp_path / "run")
+  logged = {(tag, line["step"]): value for line in lines for tag, value in line.items() if tag != "step"}
+  shown = _scalars(tmp_path / "run/tensorboard")
+  assert shown.keys() == logged.keys() and ("eval/loss", 2) in shown
+  for key, value in logged.items():
+    assert shown[key] == pytest.approx(value, rel=1e-6)
 
 
 def test_a_full_disk_is_an_error_in_one_line_and_the_same_command_goes_on(unbroken, packed, tmp_path, capfd):
@@ -372,14 +497,14 @@ def outcome(packed, tmp_path_factory):
     ("seed", 1),
     ("data.batch_size", 4),
     ("optim.learning_rate", 1e-3),
-    ("optim.schedule", "linear"),
-    ("optim.warmup_share", 0.5),
+    pytest.param("optim.schedule", "linear", marks=pytest.mark.slow),
+    pytest.param("optim.warmup_share", 0.5, marks=pytest.mark.slow),
     pytest.param("optim.final_share", 0.5, marks=pytest.mark.slow),
     pytest.param("optim.b1", 0.5, marks=pytest.mark.slow),
     pytest.param("optim.b2", 0.5, marks=pytest.mark.slow),
     pytest.param("optim.eps", 1e-2, marks=pytest.mark.slow),
-    ("optim.weight_decay", 0.5),
-    ("optim.clip_norm", 0.01),
+    pytest.param("optim.weight_decay", 0.5, marks=pytest.mark.slow),
+    pytest.param("optim.clip_norm", 0.01, marks=pytest.mark.slow),
     pytest.param("optim.mu_dtype", "bfloat16", marks=pytest.mark.slow),
     ("execution.compute_dtype", "bfloat16"),
 ])
@@ -390,6 +515,7 @@ def test_a_knob_that_changes_the_outcome(outcome, key, value):
   assert any((weights[name] != other_weights[name]).any() for name in weights)
 
 
+@pytest.mark.slow
 def test_decay_reaches_the_norms_only_where_asked_for(outcome):
   kernels = outcome(optim__weight_decay=0.5)
   everything = outcome(optim__weight_decay=0.5, optim__decay="all")
@@ -399,7 +525,7 @@ def test_decay_reaches_the_norms_only_where_asked_for(outcome):
 
 @pytest.mark.parametrize("key, value", [
     ("execution.layers", "scan"),
-    ("execution.attention", "full"),
+    pytest.param("execution.attention", "full", marks=pytest.mark.slow),
     pytest.param("execution.matmul", "native", marks=pytest.mark.slow),
     pytest.param("execution.remat", "full", marks=pytest.mark.slow),
     ("execution.loss_chunk", 32),

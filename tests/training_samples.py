@@ -1,9 +1,16 @@
 """A small packed data set and training configs for the tests of what a user runs."""
 
+import dataclasses
+
+from flax import traverse_util
+import numpy as np
 from packing_samples import make_config, trajectories, write_rows
 
+from agentbank_jax.bundle import write_bundle
 from agentbank_jax.chat import make_renderer
 from agentbank_jax.chat_template import FORMATS
+from agentbank_jax.models.config import param_shapes
+from agentbank_jax.models.presets import preset
 from agentbank_jax.tokenizer import train_tokenizer
 from configs.base import training
 from data_prep import pack
@@ -25,6 +32,17 @@ def save_packed(folder, count=160, **changes):
   make_renderer(tokenizer, "llama3").save(folder / "tokenizer")
   pack.run(make_config(folder / "tokenizer", source, **({"seq_len": 256, "eval_share": 0.1} | changes)), folder)
   return folder / "packed"
+
+
+def save_model(path, packed, spoil=0.0):
+  """Saves a random model of the runs' architecture with one weight set to `spoil`. Returns its folder."""
+  config = dataclasses.replace(preset("tiny_test"), **OVERRIDES)
+  rng = np.random.default_rng(0)
+  params = {name: rng.normal(0, 0.02, shape).astype(np.float32) for name, shape in param_shapes(config).items()}
+  params["layers.mlp.up.kernel"][1, 2, 3] = spoil
+  params = traverse_util.unflatten_dict(params, sep=".")
+  write_bundle(path, config, params, packed / "tokenizer", "llama3")
+  return path
 
 
 def make_training(packed, changes=(), overrides=()):

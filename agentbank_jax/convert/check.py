@@ -95,7 +95,7 @@ def _compiled_llama(config: LlamaConfig):
   from agentbank_jax.models.execution import Execution
 
   execution = Execution(layers="scan", attention="full", matmul="native", remat="none",
-                        compute_dtype="float32", loss_chunk=1, query_block=1)
+                        compute_dtype="float32", loss_chunk=1, query_block=1, splash_block=128)
 
   def run(params, tokens):
     positions = jnp.broadcast_to(jnp.arange(tokens.shape[1]), tokens.shape)

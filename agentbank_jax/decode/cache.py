@@ -11,7 +11,7 @@ import jax
 from jax import lax
 import jax.numpy as jnp
 
-from agentbank_jax.attention import MASKED, causal_mask
+from agentbank_jax.kernels.masks import MASKED, causal_mask
 from agentbank_jax.models.config import LlamaConfig
 from agentbank_jax.models.execution import Execution
 from agentbank_jax.models.llama import constrain

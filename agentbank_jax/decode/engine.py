@@ -83,8 +83,8 @@ class Engine:
     self._room = length + max(_bucket(length), chunk)
     # On a mesh every program runs on all slots, each where it lies; else on as many as are waiting.
     self._aligned = execution.sharding is not None
-    if self._aligned and slots % execution.sharding.batch_shards:
-      raise UserError(f"decode.slots = {slots} is not a multiple of the mesh's {execution.sharding.batch_shards} "
+    if self._aligned and slots % execution.sharding.shards("batch"):
+      raise UserError(f"decode.slots = {slots} is not a multiple of the mesh's {execution.sharding.shards('batch')} "
                       "batch shards")
     self._cache = jax.jit(lambda: kv.zeros(config, execution, slots, self._room))()
     prefill = functools.partial(programs.prefill, config=config, execution=execution)

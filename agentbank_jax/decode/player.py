@@ -135,7 +135,8 @@ def make_engine_player(config) -> EnginePlayer:
   format = engine.format or bundle.chat_format
   if format is None:
     raise UserError(f"{engine.model} does not say which chat format it was trained with; set engine.format")
-  sharding = make_sharding(config.mesh, config.rules) if jax.device_count() > 1 else None
+  rules = {**config.rules, "length": None}  # a turn's few new positions are not worth cutting
+  sharding = make_sharding(config.mesh, rules) if jax.device_count() > 1 else None
   execution = execution_lib.resolve(config.execution, jax.default_backend(), sharding)
   dtype = "float32" if execution.compute_dtype == "float32" else None
   shardings = llama.param_shardings(bundle.config, sharding) if sharding else None

@@ -38,7 +38,8 @@ class Step(NamedTuple):
 
   `terminated`: the episode reached an end of its own (solved, or answered wrongly).
   `info["solved"]` is set when `terminated` is. `info["invalid"]` is true where the environment
-  could not carry the action out: the observation says why, and the episode goes on.
+  could not carry the action out: the observation says why, and the episode goes on. `info["progress"]`,
+  from 0 to 1, is in every step of a task with subgoals (`Task.progress`), and in none of the others.
   """
 
   observation: str

@@ -18,6 +18,11 @@ NOTHING = "Nothing happens."
 _PUT = re.compile(r"put (.+) (?:in/on|in|on) (.+)")
 
 
+def current_command(command: str) -> str:
+  """Returns a command as ALFWorld 0.4 words it: trajectories of before play again."""
+  return _PUT.sub(r"move \1 to \2", command.strip(), count=1)
+
+
 def _listing(names: Iterable[str]) -> str:
   """Returns "a mug 2, and a mug 1", or "nothing"."""
   articles = [f"a {name}" for name in names]
@@ -32,17 +37,20 @@ class HouseholdEnv:
   def reset(self, instance: Instance) -> str:
     """Starts the world in `instance.data` (see `household_world`); every door is shut."""
     self._goal = instance.data
-    self._inside = {name: list(objects) for name, objects in instance.data["receptacles"]}
+    self._furnish(instance.data["receptacles"])
+    return f"{self._look()}\nYour task is to: {self._goal['goal']}"
+
+  def _furnish(self, receptacles: Iterable[tuple[str, Iterable[str]]]) -> None:
+    self._inside = {name: list(objects) for name, objects in receptacles}
     self._open: set[str] = set()
     self._lit: set[str] = set()
     self._states: dict[str, set[str]] = {}  # of objects: "clean", "hot", "cool", "sliced"
     self._at: str | None = None  # receptacle that the agent stands before; None: middle of the room
     self._hand: str | None = None
-    return f"{self._look()}\nYour task is to: {self._goal['goal']}"
 
   def step(self, action: Action) -> Step:
     """Carries out a command of `admissible_commands()`, or says that nothing happens."""
-    command = _PUT.sub(r"move \1 to \2", action.text.strip(), count=1)
+    command = current_command(action.text)
     effect = self._commands().get(command) if action.kind == "act" else None
     observation = effect() if effect else NOTHING
     progress = self._progress()

@@ -3,13 +3,16 @@
 What stands between the agent and the machine, each of it sufficient against writing: the connection is
 read-only or in memory, `PRAGMA query_only`, and an authorizer that knows only reading. Against running
 on or filling up: only functions that take bounded time, a limit on every value and on a whole result, a
-deadline, and a limit on memory (a nested WITH grows exponentially while it is compiled, before any clock).
+deadline, and a limit on memory (a nested WITH grows exponentially while it is compiled, before any clock). SQLite
+counts memory for the whole process, so one statement runs at a time: none fails for what another one takes. No sort
+or intermediate result goes to a disk. There is nothing to shut off from the network: no function here knows it.
 """
 
 from collections.abc import Mapping, Sequence
 import pathlib
 import re
 import sqlite3
+import threading
 import time
 from typing import Any, Self
 
@@ -35,6 +38,8 @@ _DESCRIBE = re.compile(r"(?:DESC|DESCRIBE|SHOW\s+COLUMNS\s+FROM)\s+([`\"']?)(\w+
 
 Row = tuple[Any, ...]
 
+_turn = threading.Lock()  # of the one statement of this process that runs
+
 
 class QueryError(Exception):
   """A statement that gives no rows; the message is for whoever wrote it."""
@@ -49,6 +54,7 @@ class Database:
     self._deadline = 0.0
     connection.isolation_level = None
     connection.execute(f"PRAGMA hard_heap_limit = {_MAX_HEAP}")
+    connection.execute("PRAGMA temp_store = MEMORY")
     connection.execute("PRAGMA query_only = ON")
     connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_VALUE)
     connection.setlimit(sqlite3.SQLITE_LIMIT_SQL_LENGTH, MAX_STATEMENT)
@@ -105,6 +111,10 @@ class Database:
             for _, name, kind, not_null, default, key in rows]
 
   def _select(self, statement: str) -> list[Row]:
+    with _turn:
+      return self._run(statement)
+
+  def _run(self, statement: str) -> list[Row]:
     self._deadline = time.monotonic() + TIME_LIMIT
     rows, size = [], 0
     try:

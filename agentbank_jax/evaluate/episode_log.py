@@ -23,6 +23,7 @@ from agentbank_jax import __version__
 from agentbank_jax.envs.base import Instance
 from agentbank_jax.errors import UserError
 from agentbank_jax.evaluate.rollout import prompt_hash
+from agentbank_jax.files import LineFile
 from agentbank_jax.tasks.task import Task
 from agentbank_jax.trajectory import Trajectory
 from agentbank_jax.trajectory_io import atomic_path, read_trajectories, write_trajectories
@@ -31,27 +32,37 @@ _SYNC_SECONDS = 1.0  # a process that dies loses no line; a machine that dies lo
 _PACKAGES = ("jax", "flax", "numpy", "tokenizers")
 
 
-def fingerprint(task: Task, instances: Sequence[Instance], **settings: Any) -> dict[str, Any]:
+def fingerprint(task: Task, instances: Sequence[Instance], files: Mapping[str, Any] | None = None,
+                **settings: Any) -> dict[str, Any]:
   """Returns what a score of `task` depends on, apart from model and seed, as JSON values.
 
   Args:
-    task: its name, instructions and `max_steps` enter.
+    task: its name, prompt, `max_steps` and the versions of its packages enter.
     instances: ids, splits and data enter, as a hash; their order does not.
+    files: the published files they were made of, as `published.describe` has them.
     **settings: JSON values under their own names, such as the sampling settings.
   """
   rows = sorted(json.dumps([i.id, i.split, dict(i.data)], sort_keys=True) for i in instances)
   versions = {"agentbank-jax": __version__, "python": ".".join(platform.python_version_tuple()[:2])}
-  versions |= {name: importlib.metadata.version(name) for name in _PACKAGES}
+  versions |= {name: _version(name) for name in (*_PACKAGES, *task.packages)}
   return {
       "task": task.name,
       "split": ",".join(sorted({i.split for i in instances})),
       "instances": len(instances),
       "instances_hash": hashlib.sha256("\n".join(rows).encode()).hexdigest()[:16],
+      "files": dict(files or {}),
       "prompt_hash": prompt_hash(task),
       "max_steps": task.max_steps,
       **settings,
       "versions": versions,
   }
+
+
+def _version(package: str) -> str:
+  try:
+    return importlib.metadata.version(package)
+  except importlib.metadata.PackageNotFoundError:
+    return "absent"
 
 
 def fingerprint_path(log: pathlib.Path) -> pathlib.Path:
@@ -118,12 +129,15 @@ class EpisodeLog:
     self._file.close()
 
   def append(self, episode: Trajectory) -> None:
-    """Writes one line; it survives the process from here on, and the machine within a second."""
+    """Writes one line; it survives the process from here on, and the machine within a second.
+
+    Raises:
+      UserError: the disk is full, or the like.
+    """
     if episode.id in self.episodes:
       raise ValueError(f"{self._path} holds {episode.id!r} already")
+    self._file.append(json.dumps(episode.to_json(), ensure_ascii=False, allow_nan=False))
     self.episodes[episode.id] = episode
-    self._file.write(json.dumps(episode.to_json(), ensure_ascii=False, allow_nan=False).encode() + b"\n")
-    self._file.flush()
     if time.monotonic() - self._synced > _SYNC_SECONDS:
       self._sync()
 
@@ -136,11 +150,11 @@ class EpisodeLog:
     self._open()
 
   def _open(self) -> None:
-    self._file = open(self._path, "ab")
+    self._file = LineFile(self._path)
     self._synced = time.monotonic()
 
   def _sync(self) -> None:
-    os.fsync(self._file.fileno())
+    self._file.sync()
     self._synced = time.monotonic()
 
 

@@ -3,7 +3,8 @@
 One thread talks to the player; it never waits for an environment while a conversation awaits a reply.
 Every environment lives its whole life in one daemon thread (`seats.py`): connections that belong to a
 thread stay valid, and an environment that hangs can be left behind without holding up the run or the
-process's exit.
+process's exit. Where a task asks for processes, what lives in the thread stands for an environment in a
+worker process (`envs/worker_pool.py`), which can be killed.
 
 What an episode is depends on the task, the instance, the player and the seed, and on nothing else: not
 on the number of slots, not on timing, not on what happens in another episode.
@@ -24,6 +25,7 @@ from absl import logging
 from agentbank_jax import __version__
 from agentbank_jax.agents import Player, Reply
 from agentbank_jax.envs.base import Action, Env, Instance, Step
+from agentbank_jax.envs.worker_pool import PoolSize, WorkerPool
 from agentbank_jax.errors import UserError
 from agentbank_jax.evaluate.seats import Failure, Seats
 from agentbank_jax.tasks.task import ActionError, Task
@@ -37,7 +39,7 @@ class Limits:
   """What ends an episode, apart from the task's own `max_steps`.
 
   Attributes:
-    step_seconds: how long an environment may take to answer one reset or step.
+    step_seconds: how long an environment may take to answer one reset or step; less where the task says so.
     invalid_actions: invalid actions in a row after which an episode ends as `invalid_action`.
     retries: how often an episode is begun again after an error of the environment or of the agent.
   """
@@ -70,8 +72,8 @@ def derive_seed(*parts: str | int) -> int:
 
 
 def prompt_hash(task: Task) -> str:
-  """Returns the first 16 hex digits of the sha256 of what every agent of `task` is told."""
-  return hashlib.sha256(task.instructions.encode()).hexdigest()[:16]
+  """Returns 16 hex digits that stand for what every agent of `task` is told: instructions and few-shot turns."""
+  return hashlib.sha256(json.dumps([(t.role, t.content) for t in task.prompt]).encode()).hexdigest()[:16]
 
 
 def episode_id(task: str, instance: str, seed: int, model: str) -> str:
@@ -80,7 +82,7 @@ def episode_id(task: str, instance: str, seed: int, model: str) -> str:
 
 
 def play(task: Task, instances: Iterable[Instance], player: Player, *, seed: int, limits: Limits,
-         technique: str = "sampling") -> Iterator[Trajectory]:
+         technique: str = "sampling", workers: PoolSize | None = None) -> Iterator[Trajectory]:
   """Plays every instance once and yields the episodes in the order in which they end.
 
   An episode's turns are what the agent was sent and what it said. An observation that the agent was
@@ -94,12 +96,14 @@ def play(task: Task, instances: Iterable[Instance], player: Player, *, seed: int
     player: asked for up to `player.slots` conversations at once, in this thread only.
     seed: of the run. The seed of a reply is derived from it, the task, the instance and the step.
     limits: what ends an episode.
-    technique: of `Provenance`: "sampling" or "expert".
+    technique: of `Provenance`: "sampling", "expert" or "random".
+    workers: how many processes hold the environments of a task that asks for processes.
 
   Raises:
     UserError: an environment raised it (data or a program that it needs is missing).
+    ValueError: the task asks for processes, and `workers` is None.
   """
-  return _Rollout(task, instances, player, seed, limits, technique).episodes()
+  return _Rollout(task, instances, player, seed, limits, technique, workers).episodes()
 
 
 @dataclasses.dataclass(eq=False)
@@ -117,6 +121,7 @@ class _Episode:
   invalid: int = 0
   invalid_in_a_row: int = 0
   cut: int = 0  # turns that reached the token limit of a turn
+  progress: float = 0.0  # the best of all steps
   final_observation: str | None = None
 
 
@@ -124,14 +129,17 @@ class _Rollout:
   """The state of one `play`. An episode awaits either the player or its environment, never both."""
 
   def __init__(self, task: Task, instances: Iterable[Instance], player: Player, seed: int, limits: Limits,
-               technique: str):
+               technique: str, workers: PoolSize | None):
     self._task, self._player, self._seed, self._limits = task, player, seed, limits
     self._provenance = Provenance(
         source=f"{task.name} (agentbank-jax {__version__})", technique=technique, teacher=player.name,
         prompt_hash=prompt_hash(task), seed=seed, licence=task.source.licence)
     self._todo = collections.deque(instances)
     self._retries: collections.deque[_Episode] = collections.deque()
-    self._seats = Seats(task.make_env, limits.step_seconds)
+    seconds = min(limits.step_seconds, task.step_seconds or math.inf)
+    self._pool = WorkerPool(task.name, task.make_env, workers, seconds) if task.processes else None
+    # Workers share their time among environments, so that the pool looks after it.
+    self._seats = Seats(self._pool.make_env, math.inf) if self._pool else Seats(task.make_env, seconds)
     self._talking: dict[Conversation, _Episode] = {}  # awaits a reply
     self._ended: list[Trajectory] = []
 
@@ -153,6 +161,8 @@ class _Rollout:
       for episode in (*self._talking.values(), *self._seats.busy):
         self._hang_up(episode)
       self._seats.close()
+      if self._pool:
+        self._pool.close()
 
   def _next(self) -> _Episode | None:
     """Returns the episode to begin now, or None: no slot is free, or there is none left."""
@@ -191,6 +201,7 @@ class _Rollout:
       self._fail(episode, Outcome.ENVIRONMENT_ERROR, str(answer))
     elif isinstance(answer, Step):
       episode.reward = float(answer.reward)
+      episode.progress = max(episode.progress, answer.info.get("progress", 0.0))
       if answer.terminated:
         episode.final_observation = answer.observation
         self._end(episode, Outcome.SOLVED if answer.info["solved"] else Outcome.FAILED)
@@ -219,7 +230,7 @@ class _Rollout:
     except ActionError as e:
       self._observe(episode, str(e), invalid=True)
     else:
-      self._seats.call(episode, functools.partial(_step, action=action))
+      self._seats.call(episode, functools.partial(_step, action=action, has_progress=bool(self._task.progress)))
 
   def _observe(self, episode: _Episode, observation: str, invalid: bool) -> None:
     """Hands an observation to the agent, unless the episode has reached a limit."""
@@ -261,6 +272,8 @@ class _Rollout:
         "attempts": len(episode.errors) + outcome.is_scored,
         "seconds": round(time.monotonic() - episode.started, 3),
     }
+    if self._task.progress:
+      metadata["progress"] = episode.progress
     if episode.errors:
       metadata["errors"] = list(episode.errors)
     if episode.final_observation is not None:
@@ -279,7 +292,7 @@ def _reset(env: Env, instance: Instance) -> str:
   return _checked(env.reset(instance))
 
 
-def _step(env: Env, action: Action) -> Step:
+def _step(env: Env, action: Action, has_progress: bool) -> Step:
   """Steps and checks the contract, so that an environment that breaks it fails as an environment."""
   step = Step(*env.step(action))
   _checked(step.observation)
@@ -287,6 +300,11 @@ def _step(env: Env, action: Action) -> Step:
     raise ValueError(f"the reward is {step.reward}")
   if step.terminated and "solved" not in step.info:
     raise ValueError("the episode terminated, and info has no 'solved'")
+  if has_progress != ("progress" in step.info):
+    raise ValueError("info has a 'progress' that the task does not declare" if "progress" in step.info else
+                     "the task declares progress, and info has no 'progress'")
+  if has_progress and not 0 <= step.info["progress"] <= 1:
+    raise ValueError(f"the progress is {step.info['progress']}, expected 0 to 1")
   return step
 
 

@@ -7,6 +7,7 @@ It is counted, and `bounds` says how low and how high the success rate could be 
 from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -21,6 +22,8 @@ METHODS = {
     "success": "solved / scored episodes; 95% Wilson score interval",
     "bounds": "success rate if all excluded episodes had failed, and if all had been solved",
     "reward": "mean over scored episodes; 95% Student t interval",
+    "progress": "mean over scored episodes of the best progress in each (0 to 1); 95% Student t interval, cut off at "
+                "0 and 1",
     "mean": "mean over tasks, every task the same weight; 95% interval from the tasks' own limits by "
             "variance recovery (MOVER, Zou and Donner 2008)",
     "difference": "second minus first, over the instances that both scored; 95% Agresti-Min interval for "
@@ -45,9 +48,12 @@ class TaskScore:
     bounds: success if all excluded episodes had failed, and if all had been solved.
     reward: mean reward.
     reward_ci: Student t interval of `reward`; None for fewer than two episodes.
+    progress: mean of the best progress of every episode; None where the task reports none.
+    progress_ci: Student t interval of `progress`.
     steps: mean number of agent turns.
     invalid_actions: share of agent turns that were no valid action.
     retries: attempts that failed for the infrastructure's sake, in all episodes.
+    fingerprint: what the score depends on, apart from model and seed (`episode_log.fingerprint`).
   """
 
   name: str
@@ -62,9 +68,12 @@ class TaskScore:
   bounds: Interval
   reward: float | None
   reward_ci: Interval | None
+  progress: float | None
+  progress_ci: Interval | None
   steps: float | None
   invalid_actions: float | None
   retries: int
+  fingerprint: Mapping[str, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,6 +126,10 @@ def student_t(values: Sequence[float]) -> Interval | None:
   return float(np.mean(values) - half), float(np.mean(values) + half)
 
 
+def _within(low: float, high: float, interval: Interval | None) -> Interval | None:
+  return interval and (max(low, interval[0]), min(high, interval[1]))
+
+
 def mover(estimates: Sequence[float], intervals: Sequence[Interval]) -> Interval:
   """Returns the interval of the mean of independent estimates from their own intervals (Zou and Donner 2008).
 
@@ -129,11 +142,12 @@ def mover(estimates: Sequence[float], intervals: Sequence[Interval]) -> Interval
   return mean - below, mean + above
 
 
-def score(task: Task, episodes: Iterable[Trajectory]) -> TaskScore:
-  """Scores the episodes of one model on `task`.
+def score(task: Task, episodes: Iterable[Trajectory], fingerprint: Mapping[str, Any] | None = None) -> TaskScore:
+  """Scores the episodes of one model on `task`, played under the conditions of `fingerprint`.
 
   Raises:
-    ValueError: no episodes, an episode of another task or model, or two of one id.
+    ValueError: no episodes, an episode of another task or model, two of one id, or one without the progress
+      that the task reports.
   """
   episodes = list(episodes)
   models = {e.provenance.teacher for e in episodes}
@@ -146,6 +160,9 @@ def score(task: Task, episodes: Iterable[Trajectory]) -> TaskScore:
   scored = [e for e in episodes if e.outcome.is_scored]
   solved, excluded = outcomes[Outcome.SOLVED], len(episodes) - len(scored)
   rewards = [e.reward for e in scored]
+  progress = [e.metadata.get("progress") for e in scored] if task.progress else []
+  if None in progress:
+    raise ValueError(f"{task.name!r} reports progress, and an episode has none: the log is of another version")
   steps = sum(e.metadata["steps"] for e in scored)
   return TaskScore(
       name=task.name,
@@ -160,9 +177,12 @@ def score(task: Task, episodes: Iterable[Trajectory]) -> TaskScore:
       bounds=(solved / len(episodes), (solved + excluded) / len(episodes)),
       reward=float(np.mean(rewards)) if scored else None,
       reward_ci=student_t(rewards),
+      progress=float(np.mean(progress)) if progress else None,
+      progress_ci=_within(0.0, 1.0, student_t(progress)),
       steps=steps / len(scored) if scored else None,
       invalid_actions=sum(e.metadata["invalid_actions"] for e in scored) / steps if steps else None,
-      retries=sum(len(e.metadata.get("errors", ())) for e in episodes))
+      retries=sum(len(e.metadata.get("errors", ())) for e in episodes),
+      fingerprint=dict(fingerprint or {}))
 
 
 def mean_score(scores: Sequence[TaskScore]) -> MeanScore:

@@ -2,15 +2,16 @@
 
 from collections.abc import Callable, Hashable
 import dataclasses
+import math
 import queue
 import threading
 import time
-import traceback
 from typing import Any
 
 from absl import logging
 
 from agentbank_jax.envs.base import Env
+from agentbank_jax.errors import describe
 
 _CLOSE_SECONDS = 5.0  # all environments together; whatever is still open then ends with the process
 
@@ -22,9 +23,7 @@ class Failure:
   error: BaseException
 
   def __str__(self) -> str:
-    frames = traceback.extract_tb(self.error.__traceback__)
-    where = f" ({frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno})" if frames else ""
-    return f"{type(self.error).__name__}: {self.error}{where}"
+    return describe(self.error)
 
 
 class Seats:
@@ -36,7 +35,7 @@ class Seats:
   """
 
   def __init__(self, make_env: Callable[[], Env], seconds: float):
-    """`seconds` is what one call may take, making the environment included."""
+    """`seconds` is what one call may take, making the environment included; `math.inf` for no limit."""
     self._make_env, self._seconds = make_env, seconds
     self._answers: queue.SimpleQueue[tuple[Hashable, _Seat, Any]] = queue.SimpleQueue()
     self._seat_of: dict[Hashable, _Seat] = {}
@@ -65,7 +64,9 @@ class Seats:
     block = wait and bool(self._deadlines)
     while True:
       try:
-        timeout = max(0.0, min(self._deadlines.values()) - time.monotonic()) if block else None
+        timeout = None
+        if block and (first := min(self._deadlines.values())) < math.inf:
+          timeout = max(0.0, first - time.monotonic())
         owner, seat, value = self._answers.get(block, timeout)
       except queue.Empty:
         break

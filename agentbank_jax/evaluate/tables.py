@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from agentbank_jax.evaluate import episode_log
 from agentbank_jax.evaluate.scores import (
     METHODS,
     Comparison,
@@ -20,25 +21,32 @@ _NONE = "–"
 
 def score_table(scores: Sequence[TaskScore], title: str) -> Table:
   """Returns one row for every task, then the means of skills with several tasks, then that of all tasks."""
-  rows = [[s.name, _rate(s.success, s.ci), _NONE if s.reward is None else f"{s.reward:.3f}", str(s.episodes),
-           _excluded(s), _outcomes(s)] for s in scores]
+  with_progress = any(s.progress is not None for s in scores)
+  progress = lambda s: [rate(s.progress, s.progress_ci)] if with_progress else []
+  rows = [[s.name, rate(s.success, s.ci), *progress(s), _NONE if s.reward is None else f"{s.reward:.3f}",
+           str(s.episodes), excluded(s), _outcomes(s)] for s in scores]
   means: dict[str, MeanScore] = {f"mean of {skill}": mean for skill, mean in skill_scores(scores).items()
                                  if 1 < mean.tasks < len(scores)}
   if len(scores) > 1:
     means["mean of all tasks"] = mean_score(scores)
-  rows += [[name, _rate(m.success, m.ci), "", str(m.episodes), _excluded(m), ""] for name, m in means.items()]
+  blank = [""] * (1 + with_progress)
+  rows += [[name, rate(m.success, m.ci), *blank, str(m.episodes), excluded(m), ""] for name, m in means.items()]
   return Table(
       title=title,
-      columns=("task", "success (95% CI)", "reward", "episodes", "excluded (bounds)", "outcomes"),
+      columns=("task", "success (95% CI)", *(["progress (95% CI)"] if with_progress else []), "reward", "episodes",
+               "excluded (bounds)", "outcomes"),
       rows=rows,
       summary=len(means),
       prose=True,
-      note=_note("success", "bounds", "reward", *(["mean"] if means else [])))
+      note=_note("success", *(["progress"] if with_progress else []), "bounds", "reward",
+                 *(["mean"] if means else [])))
 
 
 def comparison_table(first: Sequence[TaskScore], second: Sequence[TaskScore],
                      comparisons: Sequence[Comparison], *, names: tuple[str, str], title: str) -> Table:
   """Returns two players side by side, task by task.
+
+  Where two scores were not played under the same conditions, the note names what differs.
 
   Args:
     first, second: the scores of the same tasks in the same order.
@@ -46,16 +54,18 @@ def comparison_table(first: Sequence[TaskScore], second: Sequence[TaskScore],
     names: of the two players, as heads of columns ("untrained", "tuned").
     title: of the table.
   """
-  rows = []
+  rows, unlike = [], []
   for a, b, c in zip(first, second, comparisons, strict=True):
+    if differs := episode_log.difference(a.fingerprint, b.fingerprint):
+      unlike.append(f"NOT played under the same conditions: {a.name}: {differs}.")
     if not a.name == b.name == c.name:
       raise ValueError(f"the scores of {a.name!r}, {b.name!r} and {c.name!r} cannot stand in one row")
-    rows.append([a.name, _rate(a.success, a.ci), _rate(b.success, b.ci), _rate(c.difference, c.ci, sign="+"),
+    rows.append([a.name, rate(a.success, a.ci), rate(b.success, b.ci), rate(c.difference, c.ci, sign="+"),
                  _p_value(c.p_value), str(c.pairs), f"{a.excluded}, {b.excluded}"])
   if len(rows) > 1:
     a, b = mean_score(first), mean_score(second)
-    difference = _rate(*(mean_difference(comparisons) or (None, None)), sign="+")
-    rows.append(["mean of all tasks", _rate(a.success, a.ci), _rate(b.success, b.ci), difference, "",
+    difference = rate(*(mean_difference(comparisons) or (None, None)), sign="+")
+    rows.append(["mean of all tasks", rate(a.success, a.ci), rate(b.success, b.ci), difference, "",
                  str(sum(c.pairs for c in comparisons)), f"{a.excluded}, {b.excluded}"])
   return Table(
       title=title,
@@ -63,22 +73,26 @@ def comparison_table(first: Sequence[TaskScore], second: Sequence[TaskScore],
                "excluded"),
       rows=rows,
       summary=int(len(rows) > 1),
-      note=_note("success", "difference", *(["mean"] if len(rows) > 1 else [])))
+      note=" ".join([*unlike, _note("success", "difference", *(["mean"] if len(rows) > 1 else []))]))
 
 
 def _note(*methods: str) -> str:
   return " ".join(f"{name.capitalize()}: {METHODS[name]}." for name in methods)
 
 
-def _rate(rate: float | None, interval: Interval | None, sign: str = "") -> str:
-  return _NONE if rate is None else f"{100 * rate:{sign}.1f}% ({_interval(interval, sign)})"
+def rate(value: float | None, interval: Interval | None, sign: str = "") -> str:
+  """Returns a rate in per cent with its interval, as far as there is one."""
+  if value is None:
+    return _NONE
+  return f"{100 * value:{sign}.1f}%" + (f" ({_interval(interval, sign)})" if interval else "")
 
 
 def _interval(interval: Interval, sign: str = "") -> str:
   return f"{100 * interval[0]:{sign}.1f} to {100 * interval[1]:{sign}.1f}"
 
 
-def _excluded(score: TaskScore | MeanScore) -> str:
+def excluded(score: TaskScore | MeanScore) -> str:
+  """Returns how many episodes are excluded, with the bounds of the success rate."""
   return f"{score.excluded} ({_interval(score.bounds)})" if score.excluded else "0"
 
 

@@ -1,11 +1,14 @@
 """The Llama family's architecture, as data: what the weights are, not how they are run."""
 
+from collections.abc import Mapping
 import dataclasses
 import math
+from typing import Any
 
 from agentbank_jax.errors import UserError, did_you_mean
 
 MODEL_TYPES = ("llama", "mistral", "qwen2")
+ROPE_SCALINGS = ("llama3", "linear")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,6 +27,54 @@ class RopeScaling:
   high_freq_factor: float = 4.0
   original_max_position: int = 8192
 
+  def __post_init__(self):
+    if self.kind not in ROPE_SCALINGS:
+      raise UserError(f"rope_scaling.kind is {self.kind!r}; known: {', '.join(ROPE_SCALINGS)}"
+                      + did_you_mean(self.kind, ROPE_SCALINGS))
+    for name in ("factor", "low_freq_factor", "original_max_position"):
+      if getattr(self, name) <= 0:
+        raise UserError(f"rope_scaling.{name} is {getattr(self, name)}; it must be positive")
+    if self.high_freq_factor <= self.low_freq_factor:
+      raise UserError(f"rope_scaling.high_freq_factor = {self.high_freq_factor} is not above low_freq_factor = "
+                      f"{self.low_freq_factor}")
+
+
+LINEARS = ("q", "k", "v", "o", "gate", "up", "down")
+LORA_BASES = ("float32", "bfloat16", "int8")
+
+
+@dataclasses.dataclass(frozen=True)
+class LoraConfig:
+  """Low-rank adapters (Hu et al. 2021, arXiv:2106.09685): y = x W + alpha / rank * x A B, where only A and B train.
+
+  Attributes:
+    rank: columns of A, rows of B.
+    alpha: scale, before it is divided by the rank.
+    targets: which of `LINEARS` have adapters.
+    base: what the frozen weights are kept in: "float32", "bfloat16", or "int8" (the layers' kernels, with one scale
+      for each output; embeddings, head and norms stay bfloat16).
+  """
+
+  rank: int
+  alpha: float
+  targets: tuple[str, ...]
+  base: str = "bfloat16"
+
+  def __post_init__(self):
+    if self.rank < 1:
+      raise UserError(f"lora.rank is {self.rank}; it must be at least 1")
+    if not self.targets:
+      raise UserError(f"lora.targets is empty; name some of {', '.join(LINEARS)}")
+    for name in self.targets:
+      if name not in LINEARS:
+        raise UserError(f"lora.targets has {name!r}; known: {', '.join(LINEARS)}{did_you_mean(name, LINEARS)}")
+    if self.base not in LORA_BASES:
+      raise UserError(f"lora.base is {self.base!r}; choose one of {', '.join(LORA_BASES)}")
+
+  @property
+  def scale(self) -> float:
+    return self.alpha / self.rank
+
 
 @dataclasses.dataclass(frozen=True)
 class LlamaConfig:
@@ -40,6 +91,7 @@ class LlamaConfig:
     sliding_window: attention reaches this many positions back, its own included; None for all.
     initializer_range: standard deviation of freshly drawn weights.
     bos_id, eos_ids, pad_id: of the tokenizer the model was made with; they go into HF's config alone.
+    lora: adapters on frozen weights, or None.
   """
 
   model_type: str
@@ -63,6 +115,7 @@ class LlamaConfig:
   bos_id: int | None = None
   eos_ids: tuple[int, ...] = ()
   pad_id: int | None = None
+  lora: LoraConfig | None = None
 
   def __post_init__(self):
     if self.model_type not in MODEL_TYPES:
@@ -74,10 +127,46 @@ class LlamaConfig:
         raise UserError(f"{name} is {getattr(self, name)}; it must be at least 1")
     if self.num_heads % self.num_kv_heads:
       raise UserError(f"num_heads = {self.num_heads} is not a multiple of num_kv_heads = {self.num_kv_heads}")
+    if self.rope_theta <= 0:
+      raise UserError(f"rope_theta is {self.rope_theta}; it must be positive")
     if self.head_dim % 2:
       raise UserError(f"head_dim is {self.head_dim}; rotary embedding needs an even size")
     if self.sliding_window is not None and self.sliding_window < 1:
       raise UserError(f"sliding_window is {self.sliding_window}; it must be at least 1, or None")
+
+
+def override(config: LlamaConfig, changes: Mapping[str, Any]) -> LlamaConfig:
+  """Returns `config` with some fields changed.
+
+  Args:
+    config: what to start from.
+    changes: values by field; None keeps the field. `sliding_window` 0 takes the window away. `rope_scaling` is a
+      mapping of its own fields, of the same kind, and its `kind` "none" takes the scaling away.
+
+  Raises:
+    UserError: a value that no model can have.
+  """
+  given = {name: value for name, value in changes.items() if value is not None and name != "rope_scaling"}
+  if given.get("sliding_window") == 0:
+    given["sliding_window"] = None
+  rope = {name: value for name, value in changes["rope_scaling"].items() if value is not None}
+  if rope:
+    given["rope_scaling"] = _override_rope(config.rope_scaling, rope)
+  return dataclasses.replace(config, **given)
+
+
+def _override_rope(scaling: RopeScaling | None, given: Mapping[str, Any]) -> RopeScaling | None:
+  kind = given.get("kind", scaling.kind if scaling else None)
+  of_llama3 = [name for name in given if name not in ("kind", "factor")]
+  if kind == "none" and len(given) > 1:
+    raise UserError("rope_scaling.kind is 'none', so its other fields have no meaning; leave them out")
+  if kind == "linear" and of_llama3:
+    raise UserError(f"rope_scaling.{of_llama3[0]} has no meaning where kind is 'linear'; leave it out")
+  if kind == "none":
+    return None
+  if scaling is None and not {"kind", "factor"} <= given.keys():
+    raise UserError("the model has no rope_scaling; give its kind and its factor")
+  return dataclasses.replace(scaling, **given) if scaling else RopeScaling(**given)
 
 
 def param_shapes(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
@@ -98,6 +187,11 @@ def param_shapes(config: LlamaConfig) -> dict[str, tuple[int, ...]]:
     shapes[f"layers.{name}.kernel"] = (L, size_in, size_out)
     if bias:
       shapes[f"layers.{name}.bias"] = (L, size_out)
+    if c.lora and c.lora.base == "int8":
+      shapes[f"layers.{name}.kernel_scale"] = (L, size_out)
+    if c.lora and name.rpartition(".")[2] in c.lora.targets:
+      shapes[f"layers.{name}.lora_a"] = (L, size_in, c.lora.rank)
+      shapes[f"layers.{name}.lora_b"] = (L, c.lora.rank, size_out)
   shapes |= {"layers.mlp_norm.scale": (L, D), "norm.scale": (D,)}
   if not c.tie_embeddings:
     shapes["head.kernel"] = (D, V)

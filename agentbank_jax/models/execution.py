@@ -10,13 +10,13 @@ from agentbank_jax.sharding import Sharding
 AUTO = {
     "cpu": {"layers": "unroll", "attention": "blocked", "matmul": "cpu"},
     "gpu": {"layers": "scan", "attention": "blocked", "matmul": "native"},
-    "tpu": {"layers": "scan", "attention": "blocked", "matmul": "native"},
+    "tpu": {"layers": "scan", "attention": "splash", "matmul": "native"},
 }
 CHOICES = {
     "layers": ("scan", "unroll"),
-    "attention": ("full", "blocked"),
+    "attention": ("full", "blocked", "splash", "splash_interpret"),
     "matmul": ("native", "cpu"),
-    "remat": ("none", "dots", "full"),
+    "remat": ("none", "dots", "attention", "full"),
     "compute_dtype": ("float32", "bfloat16"),
 }
 
@@ -30,10 +30,12 @@ class Execution:
       Checkpoints are the same for both.
     attention: see `agentbank_jax.attention.attend`.
     matmul: "native", or "cpu" with hand-written gradients that keep XLA:CPU on its fast kernels.
-    remat: what the backward pass recomputes: "none", all but matrix products ("dots"), all ("full").
+    remat: what the backward pass recomputes: "none", all but matrix products ("dots"), all but the attention kernel
+      ("attention"), all ("full").
     compute_dtype: of weights and activations in products. Norms, softmax and loss are float32 always.
     loss_chunk: positions of a row whose logits exist at one time.
     query_block: rows of scores that "blocked" attention computes at one time.
+    splash_block: queries, and keys, of one block of "splash" attention.
     sharding: mesh and rules, or None on one device.
   """
 
@@ -44,7 +46,12 @@ class Execution:
   compute_dtype: str
   loss_chunk: int
   query_block: int
+  splash_block: int
   sharding: Sharding | None = None
+
+  def shards(self, axis: str) -> int:
+    """Returns into how many parts a logical axis is cut; 1 on one device."""
+    return 1 if self.sharding is None else self.sharding.shards(axis)
 
 
 def resolve(config, platform: str, sharding: Sharding | None = None) -> Execution:
@@ -64,7 +71,7 @@ def resolve(config, platform: str, sharding: Sharding | None = None) -> Executio
     if values[name] not in choices:
       raise UserError(f"execution.{name} is {values[name]!r}; choose one of {', '.join(choices)}"
                       + (" or auto" if name in AUTO[platform] else ""))
-  for name in ("loss_chunk", "query_block"):
+  for name in ("loss_chunk", "query_block", "splash_block"):
     if values[name] < 1:
       raise UserError(f"execution.{name} is {values[name]}; it must be at least 1")
   return Execution(**values, sharding=sharding)

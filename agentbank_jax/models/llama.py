@@ -10,7 +10,8 @@ a leading layer axis; an execution with `layers="unroll"` runs on separate array
   layers.attention_norm.scale [D]   layers.attention.{q,k,v,o}.kernel [in, out] (and .bias [out])
   layers.mlp_norm.scale [D]         layers.mlp.{gate,up,down}.kernel [in, out] (and .bias [out])
 
-Kernels are HF's weights, transposed: RoPE is HF's half-split form, so nothing is permuted.
+Kernels are HF's weights, transposed: RoPE is HF's half-split form, so nothing is permuted. With adapters
+(`LlamaConfig.lora`) the linear maps of a layer have lora_a [in, rank] and lora_b [rank, out] too.
 """
 
 from collections.abc import Callable
@@ -20,32 +21,50 @@ from typing import Any, NamedTuple
 
 from flax import nnx
 import jax
+from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
 
-from agentbank_jax.attention import attend
+from agentbank_jax.attention import ATTENTION, attend
 from agentbank_jax.matmul import matmul
 from agentbank_jax.models.config import LlamaConfig, RopeScaling
 from agentbank_jax.models.execution import Execution
+from agentbank_jax.models.lora import quantize
 
 Params = dict[str, Any]
 # (q [B,L,N,H], k [B,L,K,H], v [B,L,K,H], layer) -> ([B,L,N,H], whatever the caller keeps of this layer)
 Attend = Callable[[jax.Array, jax.Array, jax.Array, Any], tuple[jax.Array, Any]]
 
 
-class Linear(nnx.Module):
-  """Holds kernel [in, out] and, where asked for, bias [out]. `axes`: their logical axes."""
+def _dtype(config: LlamaConfig):
+  """What weights are kept in that are no layer's kernel: float32, or what frozen weights are kept in."""
+  return jnp.float32 if config.lora is None else jnp.bfloat16 if config.lora.base == "int8" else config.lora.base
 
-  def __init__(self, config: LlamaConfig, sizes, axes, *, bias: bool, rngs: nnx.Rngs):
-    init = nnx.initializers.normal(config.initializer_range)
-    self.kernel = nnx.Param(init(rngs.params(), sizes, jnp.float32), axes=axes)
-    self.bias = nnx.Param(jnp.zeros(sizes[1:], jnp.float32), axes=axes[1:]) if bias else None
+
+class Linear(nnx.Module):
+  """Holds kernel [in, out] and, where asked for, bias [out], and an adapter (see `LoraConfig`).
+
+  `axes`: the kernel's logical axes. An int8 kernel has a scale [out].
+  """
+
+  def __init__(self, config: LlamaConfig, name: str, sizes, axes, *, bias: bool, rngs: nnx.Rngs):
+    lora, dtype = config.lora, _dtype(config)
+    kernel = nnx.initializers.normal(config.initializer_range)(rngs.params(), sizes, jnp.float32)
+    quantized = quantize(kernel) if lora and lora.base == "int8" and name != "head" else None
+    self.kernel = nnx.Param(quantized[0] if quantized else kernel.astype(dtype), axes=axes)
+    self.kernel_scale = nnx.Param(quantized[1], axes=axes[1:]) if quantized else None
+    self.bias = nnx.Param(jnp.zeros(sizes[1:], dtype), axes=axes[1:]) if bias else None
+    adapter = lora is not None and name in lora.targets
+    bound = 1 / math.sqrt(sizes[0])  # as PEFT's adapters start: A uniform, B zero
+    self.lora_a = nnx.Param(jax.random.uniform(rngs.params(), (sizes[0], lora.rank), jnp.float32, -bound, bound),
+                            axes=(axes[0], None)) if adapter else None
+    self.lora_b = nnx.Param(jnp.zeros((lora.rank, sizes[1]), jnp.float32), axes=(None, axes[1])) if adapter else None
 
 
 class Norm(nnx.Module):
   """Holds the scale [D] of an RMSNorm."""
 
   def __init__(self, config: LlamaConfig):
-    self.scale = nnx.Param(jnp.ones((config.hidden_size,), jnp.float32), axes=(None,))
+    self.scale = nnx.Param(jnp.ones((config.hidden_size,), _dtype(config)), axes=(None,))
 
 
 class Embed(nnx.Module):
@@ -54,7 +73,7 @@ class Embed(nnx.Module):
   def __init__(self, config: LlamaConfig, *, rngs: nnx.Rngs):
     init = nnx.initializers.normal(config.initializer_range)
     shape = (config.vocab_size, config.hidden_size)
-    self.embedding = nnx.Param(init(rngs.params(), shape, jnp.float32), axes=("vocab", "embed"))
+    self.embedding = nnx.Param(init(rngs.params(), shape, jnp.float32).astype(_dtype(config)), axes=("vocab", "embed"))
 
 
 class Attention(nnx.Module):
@@ -63,10 +82,10 @@ class Attention(nnx.Module):
   def __init__(self, config: LlamaConfig, *, rngs: nnx.Rngs):
     c = config
     D, NH, KH = c.hidden_size, c.num_heads * c.head_dim, c.num_kv_heads * c.head_dim
-    self.q = Linear(c, (D, NH), ("embed", "heads"), bias=c.qkv_bias, rngs=rngs)
-    self.k = Linear(c, (D, KH), ("embed", "kv_heads"), bias=c.qkv_bias, rngs=rngs)
-    self.v = Linear(c, (D, KH), ("embed", "kv_heads"), bias=c.qkv_bias, rngs=rngs)
-    self.o = Linear(c, (NH, D), ("heads", "embed"), bias=c.out_bias, rngs=rngs)
+    self.q = Linear(c, "q", (D, NH), ("embed", "heads"), bias=c.qkv_bias, rngs=rngs)
+    self.k = Linear(c, "k", (D, KH), ("embed", "kv_heads"), bias=c.qkv_bias, rngs=rngs)
+    self.v = Linear(c, "v", (D, KH), ("embed", "kv_heads"), bias=c.qkv_bias, rngs=rngs)
+    self.o = Linear(c, "o", (NH, D), ("heads", "embed"), bias=c.out_bias, rngs=rngs)
 
 
 class MLP(nnx.Module):
@@ -74,20 +93,29 @@ class MLP(nnx.Module):
 
   def __init__(self, config: LlamaConfig, *, rngs: nnx.Rngs):
     D, F, bias = config.hidden_size, config.intermediate_size, config.mlp_bias
-    self.gate = Linear(config, (D, F), ("embed", "mlp"), bias=bias, rngs=rngs)
-    self.up = Linear(config, (D, F), ("embed", "mlp"), bias=bias, rngs=rngs)
-    self.down = Linear(config, (F, D), ("mlp", "embed"), bias=bias, rngs=rngs)
+    self.gate = Linear(config, "gate", (D, F), ("embed", "mlp"), bias=bias, rngs=rngs)
+    self.up = Linear(config, "up", (D, F), ("embed", "mlp"), bias=bias, rngs=rngs)
+    self.down = Linear(config, "down", (F, D), ("mlp", "embed"), bias=bias, rngs=rngs)
+
+
+class Product(NamedTuple):
+  """What a linear map multiplies with, in the compute dtype: see `Linear`. Absent parts are None."""
+
+  kernel: jax.Array
+  bias: jax.Array | None = None
+  scale: jax.Array | None = None
+  lora: tuple[jax.Array, jax.Array] | None = None
 
 
 class Weights(NamedTuple):
-  """One layer's weights as the products want them: in the compute dtype, joined where that saves a product."""
+  """One layer's weights as the products want them, joined where that saves a product."""
 
   attention_norm: jax.Array
-  qkv: tuple[tuple[jax.Array, jax.Array | None], ...]
-  o: tuple[jax.Array, jax.Array | None]
+  qkv: tuple[Product, ...]
+  o: Product
   mlp_norm: jax.Array
-  gate_up: tuple[tuple[jax.Array, jax.Array | None], ...]
-  down: tuple[jax.Array, jax.Array | None]
+  gate_up: tuple[Product, ...]
+  down: Product
 
 
 class Block(nnx.Module):
@@ -104,14 +132,16 @@ class Block(nnx.Module):
     a, m, dtype = self.attention, self.mlp, execution.compute_dtype
 
     def cast(linear):
-      return linear.kernel[...].astype(dtype), None if linear.bias is None else linear.bias[...].astype(dtype)
+      value = lambda p: None if p is None else p[...].astype(dtype)
+      lora = None if linear.lora_a is None else (value(linear.lora_a), value(linear.lora_b))
+      return Product(value(linear.kernel), value(linear.bias), value(linear.kernel_scale), lora)
 
     def join(*linears):
       parts = tuple(cast(linear) for linear in linears)
-      if execution.sharding is not None:
+      if execution.sharding is not None or any(p.lora or p.scale is not None for p in parts):
         return parts
-      kernels, biases = zip(*parts, strict=True)
-      return ((jnp.concatenate(kernels, 1), None if biases[0] is None else jnp.concatenate(biases)),)
+      bias = None if parts[0].bias is None else jnp.concatenate([p.bias for p in parts])
+      return (Product(jnp.concatenate([p.kernel for p in parts], 1), bias),)
 
     return Weights(self.attention_norm.scale[...], join(a.q, a.k, a.v), cast(a.o),
                    self.mlp_norm.scale[...], join(m.gate, m.up), cast(m.down))
@@ -129,7 +159,8 @@ class Llama(nnx.Module):
       self.layers = nnx.List([Block(config, rngs=rngs) for _ in range(config.num_layers)])
     self.norm = Norm(config)
     if not config.tie_embeddings:
-      self.head = Linear(config, (config.hidden_size, config.vocab_size), ("embed", "vocab"), bias=False, rngs=rngs)
+      self.head = Linear(config, "head", (config.hidden_size, config.vocab_size), ("embed", "vocab"), bias=False,
+                         rngs=rngs)
 
   def hidden(self, tokens_BL, positions_BL, segment_ids_BL, execution: Execution):
     """Returns the last hidden states [B, L, D] of packed rows, in the compute dtype: `head`'s input.
@@ -175,8 +206,7 @@ class Llama(nnx.Module):
       return apply_block(x, weights, rope, lambda q, k, v: attend_layer(q, k, v, extra), self.config, execution)
 
     if execution.remat != "none":
-      policy = None if execution.remat == "full" else jax.checkpoint_policies.dots_with_no_batch_dims_saveable
-      layer = jax.checkpoint(layer, policy=policy)
+      layer = jax.checkpoint(layer, policy=_SAVED[execution.remat])
     if isinstance(self.layers, Block):
       return jax.lax.scan(lambda x, xs: layer(x, *xs), x_BLD, (self.layers, per_layer))
     kept = []
@@ -191,17 +221,27 @@ class Llama(nnx.Module):
     return jnp.matmul(x_BLD, self.head_kernel(execution), preferred_element_type=jnp.float32)
 
 
+# What the backward pass finds saved, by `Execution.remat`.
+_SAVED = {
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "attention": jax.checkpoint_policies.save_only_these_names(ATTENTION),
+    "full": None,
+}
+
+
 def apply_block(x_BLD, w: Weights, rope, attend_qkv, config: LlamaConfig, execution: Execution):
   """One decoder layer on prepared weights. Returns (x_BLD, what `attend_qkv` kept)."""
   B, L, _ = x_BLD.shape
   N, K, H, kind = config.num_heads, config.num_kv_heads, config.head_dim, execution.matmul
 
-  def linear(x, kernel, bias):
-    y = matmul(x, kernel, kind)
-    return y if bias is None else y + bias
+  def linear(x, w: Product):
+    y = matmul(x, w.kernel, kind)
+    y = y if w.scale is None else y * w.scale
+    y = y if w.lora is None else y + config.lora.scale * matmul(matmul(x, w.lora[0], kind), w.lora[1], kind)
+    return y if w.bias is None else y + w.bias
 
   def linears(x, parts, sizes):
-    y = [linear(x, *part) for part in parts]
+    y = [linear(x, part) for part in parts]
     return y if len(y) > 1 else jnp.split(y[0], [sum(sizes[:i]) for i in range(1, len(sizes))], -1)
 
   h = rms_norm(x_BLD, w.attention_norm, config.norm_eps)
@@ -209,11 +249,12 @@ def apply_block(x_BLD, w: Weights, rope, attend_qkv, config: LlamaConfig, execut
   q = constrain(apply_rope(q.reshape(B, L, N, H), rope), execution, "batch", "length", "act_heads", None)
   k = constrain(apply_rope(k.reshape(B, L, K, H), rope), execution, "batch", "length", "act_kv_heads", None)
   o_BLNH, kept = attend_qkv(q, k, v.reshape(B, L, K, H))
-  x_BLD = x_BLD + linear(o_BLNH.reshape(B, L, N * H), *w.o)
+  o_BLNH = checkpoint_name(o_BLNH, ATTENTION)
+  x_BLD = x_BLD + linear(o_BLNH.reshape(B, L, N * H), w.o)
   h = rms_norm(x_BLD, w.mlp_norm, config.norm_eps)
   gate, up = linears(h, w.gate_up, (config.intermediate_size,) * 2)
   h = constrain(jax.nn.silu(gate) * up, execution, "batch", "length", "act_mlp")
-  return constrain(x_BLD + linear(h, *w.down), execution, "batch", "length", "act_embed"), kept
+  return constrain(x_BLD + linear(h, w.down), execution, "batch", "length", "act_embed"), kept
 
 
 def rms_norm(x, scale_D, eps: float):
@@ -281,20 +322,22 @@ def bind(config: LlamaConfig, params: Params, execution: Execution) -> Llama:
 
 
 def init_params(config: LlamaConfig, seed, sharding=None) -> Params:
-  """Draws canonical float32 parameters; with a sharding, each device makes only its own part.
+  """Draws canonical parameters; with a sharding, each device makes only its own part.
 
   Raises:
     UserError: the mesh does not divide a parameter.
   """
-  def init(key):
-    return nnx.to_pure_dict(nnx.split(Llama(config, "scan", rngs=nnx.Rngs(key)), nnx.Param)[1])
-
   shardings = None if sharding is None else param_shardings(config, sharding)
-  return jax.jit(init, out_shardings=shardings)(jax.random.key(seed))
+  return jax.jit(draw_params, static_argnums=0, out_shardings=shardings)(config, jax.random.key(seed))
+
+
+def draw_params(config: LlamaConfig, key) -> Params:
+  """Draws canonical parameters: `init_params`, to be jitted."""
+  return nnx.to_pure_dict(nnx.split(Llama(config, "scan", rngs=nnx.Rngs(key)), nnx.Param)[1])
 
 
 def abstract_params(config: LlamaConfig) -> Params:
-  """Returns the canonical parameters' shapes: a nested dict of float32 ShapeDtypeStructs."""
+  """Returns the canonical parameters' shapes: a nested dict of ShapeDtypeStructs."""
   return nnx.to_pure_dict(_skeleton(config, "scan")[1])
 
 
@@ -332,6 +375,9 @@ def to_canonical(tree, layers: str):
 
 
 def _index(array, i):
+  """Takes layer `i` out of a stacked array, or out of its shape or sharding."""
+  if isinstance(array, jax.NamedSharding):
+    return jax.NamedSharding(array.mesh, jax.P(*array.spec[1:]))
   if isinstance(array, jax.ShapeDtypeStruct):
     return jax.ShapeDtypeStruct(array.shape[1:], array.dtype)
   return array[i]

@@ -64,8 +64,8 @@ PRESETS = {
   # Two wide layers find the copying circuit (look back, repeat what followed) in fewer tokens than four narrow ones,
   # and a tied head can use it at once.
   "quickstart": dataclasses.replace(
-    _TINY, vocab_size=1024, hidden_size=192, intermediate_size=528, num_layers=2, num_heads=6, num_kv_heads=6,
-    head_dim=32, tie_embeddings=True, initializer_range=0.06),
+    _TINY, vocab_size=2048, hidden_size=192, intermediate_size=528, num_layers=2, num_heads=6, num_kv_heads=6,
+    head_dim=32, rope_theta=1e3, tie_embeddings=True, initializer_range=0.06),
   "small": dataclasses.replace(
     _TINY, vocab_size=8192, hidden_size=768, intermediate_size=2048, num_layers=12, num_heads=12,
     num_kv_heads=12),

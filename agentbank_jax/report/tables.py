@@ -36,6 +36,13 @@ class Table:
         raise ValueError(f"table {self.title!r}: a row has {len(row)} cells, expected {len(self.columns)}")
 
 
+def markdown(table: Table) -> str:
+  """Returns `table`, without title and note, as a Markdown table."""
+  cell = lambda text: text.replace("|", "&#124;").replace("<", "&lt;")
+  row = lambda cells: f"| {' | '.join(map(cell, cells))} |"
+  return "\n".join([row(table.columns), "|---" * len(table.columns) + "|", *map(row, table.rows)])
+
+
 def print_table(table: Table, console: rich.console.Console | None = None) -> None:
   """Prints `table` on the terminal, or on `console`. A file gets 120 columns."""
   console = console or rich.console.Console(width=None if sys.stdout.isatty() else 120)

@@ -1,6 +1,8 @@
-"""What all tasks on the calculator share: how they are read, what they score, and the expert."""
+"""What all tasks on the calculator share: how they are read, what they score, the expert and the random agent."""
 
 from collections.abc import Generator
+import random
+import re
 
 from agentbank_jax.envs.base import Instance
 from agentbank_jax.tasks.task import Grammar, MetricCard
@@ -23,3 +25,11 @@ def expert(instance: Instance, observation: str) -> Generator[str, str, None]:
     observation = yield f"Thought: {thought}\nAction: {expression.format(**results)}"
     results[f"r{n}"] = observation
   yield f"Final Answer: {observation}"
+
+
+def random_turn(rng: random.Random, observation: str) -> str:
+  """Writes an operation on two numbers that it has just read, or one of them for the answer."""
+  numbers = re.findall(r"[0-9]+(?:\.[0-9]+)?", observation) or ["1"]
+  if rng.random() < 0.3:
+    return f"Final Answer: {rng.choice(numbers)}"
+  return f"Action: {rng.choice(numbers)} {rng.choice('+-*/')} {rng.choice(numbers)}"

@@ -1,7 +1,13 @@
 """GSM8K's written solutions, read as calculator steps.
 
 A step is an annotation, `48/2 = <<48/2=24>>24 clips`, or a plain equation of numbers whose value is right,
-`48/2 = 24`. Its thought is the sentence it stands in without the result: that is for the calculator to say.
+`48/2 = 24`; also with units that have a slash, `60 minutes/hour / 2 minutes/mile = 30`, mixed numbers, `158 * 1 1/2 =
+237`, percent, `8 / 25 = 32%`, and a result rounded or cut to its decimals. Its thought is the sentence it stands in
+without the result: that is for the calculator to say.
+
+The answer is the value of a step, or what the text behind the last step ends with: "Since he cannot buy half a can, he
+needs 8." Where that text still calculates, and nothing in it was read as a step, the solution is not read: it may be
+wrong (one says `192*100=$1920`).
 """
 
 from fractions import Fraction
@@ -13,7 +19,9 @@ from agentbank_jax.envs.calculator_eval import evaluate, format_number
 
 # Possessive throughout (`*+`, `(?>...)`): a long line takes linear time to be found not to be an equation.
 _NUMBER = r"(?>\$?(?:\d+(?:,\d{3})*(?:\.\d+)?|\.\d+)%?)"
-_OPERAND = rf"\(*+\ ?{_NUMBER}(?:\ ?(?!x\b)[A-Za-z]+\b){{0,3}}+\ ?\)*+"  # "(2 eggs", "$3", "40%)"
+_UNIT = r"(?!x\b)[A-Za-z]+\b(?:/[A-Za-z]+\b)?"  # "eggs", "miles/hour"
+_MIXED = r"(?>\d+\ \d+/\d+(?![\d.]))"  # "1 1/2"
+_OPERAND = rf"\(*+\ ?(?:{_MIXED}|{_NUMBER})(?:\ ?{_UNIT}){{0,3}}+\ ?\)*+"  # "(2 eggs", "$3", "40%)"
 _CALCULATION = re.compile(rf"""
     # an annotation, between the sign and the result of the text around it,
     (?:\ *+=)?\ *+\$?<<(?P<expression>[^<>]*)=(?P<value>[^<>=]*)>>(?:{_NUMBER})?
@@ -83,18 +91,21 @@ def calculations(solution: str) -> tuple[list[Calculation], str]:
     start = end
   if not steps:
     raise SolutionError("no_annotation", "the solution has no calculation")
+  rest = _clean(text[start:])
   values = [format_number(step.value) for step in steps]
-  if answer not in values:
+  if answer not in values and _conclusion(rest) != answer:
     raise SolutionError("answer_not_computed", f"the answer is {answer}, computed are {', '.join(values)}")
-  return steps, _clean(text[start:])
+  return steps, rest
 
 
 def normalise(expression: str) -> str:
   """Returns an expression as the calculator reads it.
 
-  Units, `$` and commas between thousands go; `x`, `×`, `÷` become operators, `3(4)` a product, and `20%`
-  becomes `(20/100)`.
+  Units, `$` and commas between thousands go; `x`, `×`, `÷` become operators, `3(4)` a product, `20%` becomes
+  `(20/100)`, and `1 1/2` becomes `(1 + 1/2)`.
   """
+  expression = re.sub(r"(?<=[A-Za-z])/[A-Za-z]+", "", expression)
+  expression = re.sub(r"(?<![\d.,/])(\d+) (\d+/\d+)(?![\d.])", r"(\1 + \2)", expression)
   expression = re.sub(r"[A-Za-z]+", lambda word: "*" if word[0] in "xX" else "", expression.replace("$", ""))
   expression = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", expression)
   expression = re.sub(r"(\d*\.?\d+)%(?! *[\d(.])", r"(\1/100)", expression)
@@ -105,28 +116,51 @@ def normalise(expression: str) -> str:
 def _equation(match: re.Match) -> str | None:
   """Returns the expression of a plain equation, or None where it does not hold: then it is text.
 
-  A result in percent is read as a number of percents: of `6/10 * 100% = 60%`, `6/10 * 100` is 60.
+  A result in percent is read as a number of percents: of `6/10 * 100% = 60%`, `6/10 * 100` is 60, and of
+  `8 / 25 = 32%`, `8 / 25 * 100` is 32.
   """
-  texts = (match["sum"], match["result"])
-  if match["result"].endswith("%"):
-    texts = tuple(text.replace("%", "") for text in texts)
-  expression, result = map(normalise, texts)
-  try:
-    return expression if evaluate(expression) == evaluate(result) else None
-  except ValueError:
-    return None
+  sum_, result = match["sum"], match["result"]
+  if not result.endswith("%"):
+    candidates = [normalise(sum_)]
+  else:
+    candidates, result = [normalise(sum_.replace("%", ""))], result.replace("%", "")
+    if "%" not in sum_:
+      plain = candidates[0]
+      candidates.append(f"({plain}) * 100" if re.search(r"[-+]", plain) else f"{plain} * 100")
+  for expression in candidates:
+    try:
+      if _agrees(evaluate(expression), result):
+        return expression
+    except ValueError:
+      continue
+  return None
 
 
 def _annotated(expression: str, stated: str) -> Fraction | float:
   """Returns the value of an annotation; the stated one may be rounded or cut to its decimals."""
   try:
-    value, number = evaluate(expression), evaluate(normalise(stated))
+    value = evaluate(expression)
+    agrees = _agrees(value, stated)
   except ValueError as e:
     raise SolutionError("bad_expression", f"<<{expression}={stated}>>: {e}") from None
-  decimals = len(stated.partition(".")[2])
-  if value != number and (decimals == 0 or abs(value - number) >= Fraction(1, 10**decimals)):
+  if not agrees:
     raise SolutionError("wrong_value", f"<<{expression}={stated}>>: it is {format_number(value)}")
   return value
+
+
+def _agrees(value: Fraction | float, stated: str) -> bool:
+  """Whether `stated` is the value, or the value rounded or cut to the decimals that it has."""
+  number, decimals = evaluate(normalise(stated)), len(stated.partition(".")[2])
+  return value == number or (decimals > 0 and abs(value - number) < Fraction(1, 10**decimals))
+
+
+def _conclusion(rest: str) -> str | None:
+  """Returns the number that the text behind the last step ends with, or None: it has none, or still calculates."""
+  if re.search(r"\d[^=]*[-+*/x×÷−–][^=]*\d[^=]*=", rest):
+    return None
+  numbers = re.findall(_NUMBER, rest)
+  value = parse_number(numbers[-1].removesuffix("%")) if numbers else None
+  return None if value is None else format_number(value)
 
 
 def _end_of_thought(text: str, start: int, limit: int) -> int:

@@ -19,6 +19,18 @@ TEST_SHARE = 4  # one problem in four is a test problem
 _PATIENCE = 10_000  # draws in a row without a new problem, after which there are none left
 
 
+class TooFewInstances(UserError):
+  """More instances are asked for than there are.
+
+  Attributes:
+    have: how many there are.
+  """
+
+  def __init__(self, task: str, split: str, count: int, have: int):
+    super().__init__(f"{task}: {count} {split} instances asked for, but there are only {have}; ask for fewer")
+    self.have = have
+
+
 def split_of(content: str) -> str:
   """Returns the split that a problem belongs to, the same on every machine."""
   return "test" if hashlib.sha256(content.encode()).digest()[0] % TEST_SHARE == 0 else "train"
@@ -49,7 +61,7 @@ def generate(task: str, make: Callable[[random.Random], tuple[str, Mapping[str, 
       if split_of(content) == split and digest not in seen:
         break
     else:
-      raise _too_few(task, split, count, n)
+      raise TooFewInstances(task, split, count, n)
     seen.add(digest)
     yield Instance(f"{split}-{seed}-{n:06d}", split, data)
 
@@ -72,7 +84,7 @@ def choose(task: str, read: Callable[[], Sequence[tuple[str, Mapping[str, Any]]]
   _check(task, split, count)
   rows = read()
   if count > len(rows):
-    raise _too_few(task, split, count, len(rows))
+    raise TooFewInstances(task, split, count, len(rows))
   order = list(range(len(rows)))
   random.Random(f"{task}/{split}/{seed}").shuffle(order)
   for i in order[:count]:
@@ -85,7 +97,3 @@ def _check(task: str, split: str, count: int) -> None:
     raise UserError(f"{task}: unknown split {split!r} (known: {', '.join(SPLITS)})")
   if count < 0:
     raise UserError(f"{task}: {count} instances asked for; ask for 0 or more")
-
-
-def _too_few(task: str, split: str, count: int, have: int) -> UserError:
-  return UserError(f"{task}: {count} {split} instances asked for, but there are only {have}; ask for fewer")

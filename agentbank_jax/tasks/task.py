@@ -73,8 +73,8 @@ class Source:
     licence: of the instances.
     contamination: what training on this task does to which benchmark, and what else a reader of a score must
       know about its instances; "" for nothing.
-    checksums: sha256 of published files -> what they are. Any file of the form is read; a score on one that is
-      not listed says so.
+    checksums: sha256 of published files and folders (`published.checksum`) -> what they are. Any file of the form
+      is read; a score on one that is not listed says so.
   """
 
   where: str
@@ -104,9 +104,15 @@ class Task:
     few_shot: turns of an example that go before the first observation, alternating user and assistant.
     random_turn: writes an agent's turn at random, or None.
     progress: what `info["progress"]` of a step counts, in words; "" where the environment reports none.
-    step_seconds: how long one reset or step may take here; None for what the run allows.
+    step_seconds: how long one reset or step may take here, where that is less than the run allows; None for that.
     processes: whether environments run in worker processes of their own (programs that can hang, crash or leak)
-      and not in threads of this one.
+      and not in threads of this one. `make_env` is then sent there: a function of a module, or a partial of one.
+    runs: what really runs, in a few words for the table of tasks: "SQLite, read-only and time-limited".
+    packages: distributions whose versions can change what the environment does; they are in the fingerprint of
+      every score. Those that are not dependencies of this package come with `agentbank-jax[envs]`.
+    programs: what must be on PATH -> how to get it ("apt-get install bubblewrap").
+    problem: key of `Instance.data` with the problem's text, as one finds it on the web: what training data are
+      searched for. "" where the problem is no text (a house, a page).
   """
 
   name: str
@@ -125,11 +131,20 @@ class Task:
   progress: str = ""
   step_seconds: float | None = None
   processes: bool = False
+  runs: str = ""
+  packages: tuple[str, ...] = ()
+  programs: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  problem: str = "question"
+
+  @property
+  def prompt(self) -> tuple[Turn, ...]:
+    """What every agent is told before the first observation. No agent said it, so that nothing of it is trained on."""
+    system = (Turn("system", self.instructions),) if self.instructions else ()
+    return (*system, *(Turn(turn.role, turn.content, train=False) for turn in self.few_shot))
 
   def opening(self, observation: str) -> tuple[Turn, ...]:
     """Returns the turns that open an episode, from the environment's first observation."""
-    system = (Turn("system", self.instructions),) if self.instructions else ()
-    return (*system, *self.few_shot, Turn("user", observation))
+    return (*self.prompt, Turn("user", observation))
 
   def observe(self, observation: str) -> Turn:
     """Returns the turn that answers an agent's action."""

@@ -177,5 +177,7 @@ TASK = Task(
     make_env=CalculatorEnv,
     instances=_instances,
     expert=calculator.expert,
+    random_turn=calculator.random_turn,
+    runs="a calculator",
     source=Source(where="generated", licence="Apache-2.0"),
 )

@@ -30,7 +30,7 @@ _ADJECTIVE = {task_type: "a" for task_type in world.TASK_TYPES} | {world.PICK_TW
     task_type: f"a {world.TOOLS[tool].state}" for task_type, tool in world.TOOL_OF.items()}
 
 # An expert's turns: sent observations, yields text, returns what it found out.
-_Turns = Generator[str, str, str | None]
+Turns = Generator[str, str, str | None]
 
 
 def _draw(rng: random.Random, task_type: str, size: world.HouseSize) -> tuple[str, dict[str, Any]]:
@@ -47,23 +47,24 @@ def _instances(split: str, count: int, seed: int, name: str, size: world.HouseSi
     yield dataclasses.replace(next(stream), id=f"{split}-{seed}-{i:06d}")
 
 
-class _Explorer:
+class Explorer:
   """What one can know of a house from what one has read, and the turns it leads to.
 
   The thoughts are made for a small model: each begins with "I need" or "I have", as the last one did unless
-  something was taken or put down since, and says whatever the action rests on.
+  something was taken or put down since, and says whatever the action rests on. What comes behind the name of the
+  wanted thing is what came behind it when it was last read: its number where it is in view, else "not here".
   """
 
   def __init__(self, observation: str):
     room, _, goal = observation.partition("\nYour task is to: ")
     self.places = re.findall(r"\ba (\w+ \d+)", room)
     self.task_type, self.wanted, self.target = _read_goal(goal)
-    self.need = f"I need for {self.target} {_ADJECTIVE[self.task_type]} {self.wanted}."
+    self.need = f"I need for {self.target} {_ADJECTIVE[self.task_type]} {self.wanted}"
     self.seen: dict[str, list[str]] = {}  # by place, in the order of the visits
     self.at: str | None = None
     self.last: str | None = None  # where the search has come to
 
-  def act(self, thought: str, command: str) -> _Turns:
+  def act(self, thought: str, command: str) -> Turns:
     """Says and does one thing, and reads what comes of it."""
     observation = yield f"Thought: {thought}\nAction: {command}"
     view = re.search(r"(?:On the|The) (\w+ \d+)(?:, you see| is open\. In it, you see) (.*)\.", observation)
@@ -71,7 +72,7 @@ class _Explorer:
       self.seen[view[1]] = re.findall(r"\ba (\w+ \d+)", view[2])
     return observation
 
-  def go(self, place: str, thought: str) -> _Turns:
+  def go(self, place: str, thought: str) -> Turns:
     """Goes to `place` and looks into it, unless it is already there."""
     if place == self.at:
       return
@@ -85,7 +86,7 @@ class _Explorer:
     return next(((thing, place) for place, things in self.seen.items() if kind(place) != self.target
                  for thing in things if kind(thing) == wanted), None)
 
-  def find(self, wanted: str, thought: str) -> _Turns:
+  def find(self, wanted: str, thought: str) -> Turns:
     """Goes where a `wanted` is: where one was seen, else on through the room's list.
 
     Returns:
@@ -93,36 +94,42 @@ class _Explorer:
     """
     if known := self.recall(wanted):
       thing, place = known
-      yield from self.go(place, f"{thought} I saw {thing} at {place}.")
+      yield from self.go(place, f"{thought} {_number(thing)}, seen at {place}.")
       return thing
     while not (known := self.recall(wanted)):
-      ahead = self.places[self.places.index(self.last) + 1:] if self.last else self.places
-      route = f"Not here. After {self.last} comes" if self.last else "First is"
-      for place in ahead:
-        if place not in self.seen:
-          break
-        route += f" {place}, already seen. After {place} comes"
-      else:
+      ahead = self.next_place(wanted)
+      if not ahead:
         return None
-      self.last = place
-      yield from self.go(place, f"{thought} {route} {place}.")
+      self.last, route = ahead
+      yield from self.go(self.last, f"{thought}{route} {self.last}.")
     return known[0]
 
-  def take(self) -> _Turns:
+  def next_place(self, wanted: str) -> tuple[str, str] | None:
+    """Returns where to look for a `wanted` now, and the words that say why there; None where the list ends."""
+    del wanted  # all places are alike here
+    ahead = self.places[self.places.index(self.last) + 1:] if self.last else self.places
+    route = f", not here. After {self.last} comes" if self.last else ". First is"
+    for place in ahead:
+      if place not in self.seen:
+        return place, route
+      route += f" {place}, already seen. After {place} comes"
+    return None
+
+  def take(self) -> Turns:
     """Finds an object that the goal names and picks it up; returns its name, or None."""
     thing = yield from self.find(self.wanted, self.need)
     if thing:
-      yield from self.act(f"{self.need} Here is {thing}.", f"take {thing} from {self.at}")
+      yield from self.act(f"{self.need} {_number(thing)}, here.", f"take {thing} from {self.at}")
       self.seen[self.at].remove(thing)
     return thing
 
-  def place(self, thing: str, have: str) -> _Turns:
+  def place(self, thing: str, have: str) -> Turns:
     """Puts what it holds in the first receptacle of the target's kind."""
     target = next(place for place in self.places if kind(place) == self.target)
     yield from self.go(target, f"{have} for {target}.")
     yield from self.act(f"{have} at {target}.", f"move {thing} to {target}")
 
-  def treat(self, thing: str) -> _Turns:
+  def treat(self, thing: str) -> Turns:
     """Cleans, heats or cools what it holds."""
     tool = world.TOOLS[world.TOOL_OF[self.task_type]]
     where = next(place for place in self.places if kind(place) == world.TOOL_OF[self.task_type])
@@ -131,7 +138,7 @@ class _Explorer:
       yield from self.act(f"I have {thing} for {where}.", f"go to {where}")
     yield from self.act(f"I have {thing} at {where}.", f"{tool.verb} {thing} with {where}")
 
-  def solve(self) -> _Turns:
+  def solve(self) -> Turns:
     """Plays the task to its end."""
     for _ in range(2 if self.task_type == world.PICK_TWO else 1):
       thing = yield from self.take()
@@ -139,14 +146,19 @@ class _Explorer:
         return
       have = f"I have {thing}"
       if self.task_type == world.LOOK:
-        lamp = yield from self.find(world.LAMP, f"{have} for {world.LAMP}.")
+        lamp = yield from self.find(self.target, f"{have} for {self.target}")
         if lamp:
-          yield from self.act(f"{have} at {lamp}.", f"use {lamp}")
+          yield from self.act(f"{have} for {lamp}, here.", f"use {lamp}")
         return
       if self.task_type in world.TOOL_OF:
         yield from self.treat(thing)
         have = f"I have {world.TOOLS[world.TOOL_OF[self.task_type]].state} {thing}"
       yield from self.place(thing, have)
+
+
+def _number(thing: str) -> str:
+  """Returns the "1" of "mug 1"."""
+  return thing.rpartition(" ")[2]
 
 
 def _read_goal(goal: str) -> tuple[str, str, str]:
@@ -166,7 +178,19 @@ def expert(instance: Instance, observation: str) -> Generator[str, str, None]:
   it has seen on the way it remembers.
   """
   del instance
-  yield from _Explorer(observation).solve()
+  yield from Explorer(observation).solve()
+
+
+def random_turn(rng: random.Random, observation: str) -> str:
+  """Writes a command on one or two of the things and places that it has just read of."""
+  names = re.findall(r"\b[a-z]+ [0-9]+\b", observation)
+  if not names:
+    return f"Action: {rng.choice(('look', 'inventory'))}"
+  one, other = rng.choice(names), rng.choice(names)
+  command = rng.choice((
+      f"go to {one}", f"go to {one}", f"open {one}", f"take {one} from {other}", f"move {one} to {other}",
+      f"use {one}", f"examine {one}", "look"))
+  return f"Action: {command}"
 
 
 def make_task(name: str, size: world.HouseSize, max_steps: int) -> Task:
@@ -185,7 +209,11 @@ def make_task(name: str, size: world.HouseSize, max_steps: int) -> Task:
       make_env=HouseholdEnv,
       instances=functools.partial(_instances, name=name, size=size),
       expert=expert,
-      source=Source(where="generated", licence="Apache-2.0"))
+      random_turn=random_turn,
+      source=Source(where="generated", licence="Apache-2.0"),
+      progress="share of the goal's conditions that hold",
+      runs="a text household with ALFWorld's commands and six task types",
+      problem="")
 
 
 # ALFWorld's limit in the literature is 50; a small house needs less.

@@ -10,7 +10,7 @@ from typing import Any
 from agentbank_jax.envs.base import Instance
 from agentbank_jax.envs.sql import SqlEnv
 from agentbank_jax.errors import UserError
-from agentbank_jax.tasks import published, splits
+from agentbank_jax.tasks import published, splits, sql
 from agentbank_jax.tasks.task import Grammar, MetricCard, Source, Task
 
 _QUESTIONS = "ic_spider_dev.json"
@@ -73,5 +73,10 @@ Action: submit""",
     make_env=_make_env,
     instances=_instances,
     expert=_expert,
-    source=Source(where=_SOURCE, licence="MIT (InterCode), CC-BY-SA-4.0 (Spider)"),
+    random_turn=sql.random_turn,
+    source=Source(where=_SOURCE, licence="MIT (InterCode), CC-BY-SA-4.0 (Spider)",
+                  contamination="The questions are Spider's development set; training on them is training on Spider's "
+                                "test."),
+    runs=sql.RUNS,
+    packages=sql.PACKAGES,
 )

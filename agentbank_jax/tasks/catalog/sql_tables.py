@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from agentbank_jax.envs.base import Instance
 from agentbank_jax.envs.sql import SqlEnv
 from agentbank_jax.envs.sql_database import Database
-from agentbank_jax.tasks import splits
+from agentbank_jax.tasks import splits, sql
 from agentbank_jax.tasks.task import Grammar, MetricCard, Source, Task
 from agentbank_jax.tasks.words import NAMES
 
@@ -257,5 +257,8 @@ TASK = Task(
     make_env=functools.partial(SqlEnv, compact=True),
     instances=_instances,
     expert=_expert,
+    random_turn=sql.random_turn,
     source=Source(where="generated", licence="Apache-2.0"),
+    runs=sql.RUNS,
+    packages=sql.PACKAGES,
 )

@@ -1,0 +1,249 @@
+"""`agentbank compile`: does it fit? The real TPU compiler, on any machine, for a pod nobody has at hand."""
+
+from collections.abc import Iterator
+import contextlib
+import dataclasses
+import math
+import pathlib
+import re
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from agentbank_jax import flops, step
+from agentbank_jax.decode import cache as kv
+from agentbank_jax.decode.programs import Slots, decode
+from agentbank_jax.decode.sampling import Sampling
+from agentbank_jax.errors import UserError
+from agentbank_jax.hlo import Traffic, collectives
+from agentbank_jax.models import execution as execution_lib
+from agentbank_jax.models import llama
+from agentbank_jax.models.config import LlamaConfig, num_params
+from agentbank_jax.models.execution import Execution
+from agentbank_jax.optim import make_optimizer, make_schedule
+from agentbank_jax.report.tables import Table, print_table
+from agentbank_jax.sharding import make_sharding
+from agentbank_jax.starting_model import architecture
+from agentbank_jax.state import abstract_state
+from agentbank_jax.topologies import Topology, parse_topology
+
+GIB = 2**30
+STEPS = ("train", "decode")
+_OUT_OF_MEMORY = re.compile(r"RESOURCE_EXHAUSTED|exceeds? available|[Oo]ut of memory|Ran out of memory")
+
+# What is tried, one after the other and each on top of the last, where a config does not fit; the first that does is
+# told. Ordered by what it costs: recomputation, precision of a moment, smaller micro-batches.
+_SAVERS = (
+    ("execution.remat", "full"),
+    ("execution.compute_dtype", "bfloat16"),
+    ("optim.mu_dtype", "bfloat16"),
+    ("data.micro_batches", "x2"),
+    ("data.micro_batches", "x2"),
+)
+
+
+class OutOfMemory(Exception):
+  """The compiler's reason."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Program:
+  """What the compiler says of a program, per chip.
+
+  Attributes:
+    peak_gib: most memory in use at one time.
+    parts_gib: arguments (parameters, optimizer state, batch), temporaries, code; outputs lie in the arguments' place.
+    traffic: collectives by kind.
+    seconds: that compiling took.
+  """
+
+  peak_gib: float
+  parts_gib: dict[str, float]
+  traffic: dict[str, Traffic]
+  seconds: float
+
+
+def run(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
+  """Compiles the step of a training config for a topology; see `configs/samoyed_7b.py`.
+
+  Returns:
+    The summary: fits, peak_hbm_gib, hbm_gib, parts, collectives, FLOPs, a roofline estimate; where it does not fit,
+    the compiler's reason and the nearest change of the config that does.
+
+  Raises:
+    UserError: a topology or config that cannot be; no TPU compiler.
+  """
+  del workdir
+  if not config.compile.topology:
+    raise UserError("name a topology: --topology=v5e:4x4 (or v5p-16, 2xv6e:8x8)")
+  if config.data.seq_len is None:
+    raise UserError("data.seq_len is None; compiling needs to know how long the rows are: --config.data.seq_len=4096")
+  topology = parse_topology(config.compile.topology)
+  if config.compile.step not in STEPS:
+    raise UserError(f"compile.step is {config.compile.step!r}; choose one of {', '.join(STEPS)}")
+  model, rows = architecture(config.model), config.data.batch_size
+  print(f"compiling the {config.compile.step} step for {topology} ({topology.accelerator_type}, {topology.chips} "
+        "chips): some minutes", flush=True)
+  result = {"topology": str(topology), "accelerator_type": topology.accelerator_type, "chips": topology.chips,
+            "step": config.compile.step, "parameters": num_params(model), "hbm_gib": topology.generation.hbm_gib}
+  try:
+    program = compile_step(config, topology)
+  except OutOfMemory as e:
+    result |= {"fits": False, "peak_hbm_gib": _needed(str(e)), "reason": str(e)}
+    print(f"does not fit: {e}")
+    changes, program = {}, None
+    if config.compile.suggest:
+      changes, program = _nearest_that_fits(config, topology)
+    result["suggestion"] = changes if program else None
+    if program is None:
+      return result
+    print("fits with " + " ".join(f"--config.{k}={v}" for k, v in changes.items()))
+    config = _changed(config, changes)
+  else:
+    result |= {"fits": True, "peak_hbm_gib": round(program.peak_gib, 2)}
+  result |= {"peak_hbm_gib_as_suggested": round(program.peak_gib, 2)} if not result["fits"] else {}
+  result |= {"parts_gib": {k: round(v, 2) for k, v in program.parts_gib.items()},
+             "collectives": {k: dataclasses.asdict(v) for k, v in program.traffic.items()},
+             "compile_seconds": round(program.seconds, 1)}
+  if config.compile.step == "train":
+    result["estimate"] = _estimate(config, model, topology, program, rows)
+  _print(result, topology)
+  return result
+
+
+def compile_step(config: ConfigDict, topology: Topology) -> Program:
+  """Compiles a config's step.
+
+  Raises:
+    OutOfMemory: it does not fit.
+    UserError: see `run`.
+  """
+  sharding = make_sharding(config.mesh, config.rules, topology.devices())
+  model = architecture(config.model)
+  execution = execution_lib.resolve(config.execution, "tpu", sharding)
+  lower = _lower_train if config.compile.step == "train" else _lower_decode
+  began = time.monotonic()
+  with _memory_errors():
+    compiled = lower(config, model, execution).compile()
+  memory = compiled.memory_analysis()
+  parts = {"arguments": memory.argument_size_in_bytes, "temporaries": memory.temp_size_in_bytes,
+           "code": memory.generated_code_size_in_bytes}
+  return Program(memory.peak_memory_in_bytes / GIB, {k: v / GIB for k, v in parts.items()},
+                 collectives(compiled.as_text()), time.monotonic() - began)
+
+
+def _lower_train(config: ConfigDict, model: LlamaConfig, execution: Execution):
+  step.check_batch(config.data.batch_size, config.data.micro_batches, execution)
+  schedule = make_schedule(config.optim, total_steps=1000)  # any number: the program is the same
+  tx = make_optimizer(config.optim, schedule)
+  named = execution.sharding.named("batch", "length")
+  shape = (config.data.batch_size, config.data.seq_len)
+  types = {name: jnp.bool_ if name == "loss_mask" else jnp.int32 for name in step.MODEL_ARRAYS}
+  batch = {name: jax.ShapeDtypeStruct(shape, dtype, sharding=named) for name, dtype in types.items()}
+  train_step = step.jit_train_step(model, execution, tx, schedule, config.data.micro_batches)
+  return train_step.lower(abstract_state(model, tx, execution), batch)
+
+
+def _lower_decode(config: ConfigDict, model: LlamaConfig, execution: Execution):
+  """The chunk of steps that the engine runs, on parameters in the compute dtype."""
+  c, sharding = config.compile, execution.sharding
+  shardings = llama.param_shardings(model, sharding)
+  params = jax.tree.map(lambda p, s: jax.ShapeDtypeStruct(p.shape, execution.compute_dtype, sharding=s),
+                        llama.abstract_params(model), shardings)
+  cache = jax.eval_shape(lambda: kv.zeros(model, execution, c.slots, c.context + c.chunk))
+  cut = sharding.named("layers", "batch", "act_kv_heads", None, None)
+  cache = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=cut), cache)
+  column = lambda dtype: jax.ShapeDtypeStruct((c.slots,), dtype, sharding=sharding.named("batch"))
+  slots = Slots(*map(column, (jnp.int32, jnp.int32, jnp.int32, jnp.uint32, jnp.int32)))
+  stop_ids = jax.ShapeDtypeStruct((2,), jnp.int32, sharding=sharding.replicated)
+
+  def chunk(params, cache, slots, stop_ids):
+    return decode(params, cache, slots, stop_ids, steps=c.chunk, bound=c.context + c.chunk, refill=c.slots,
+                  sampling=Sampling(0.0, 1.0), config=model, execution=execution)
+
+  return jax.jit(chunk, donate_argnums=1).lower(params, cache, slots, stop_ids)
+
+
+@contextlib.contextmanager
+def _memory_errors() -> Iterator[None]:
+  try:
+    yield
+  except jax.errors.JaxRuntimeError as e:
+    if not _OUT_OF_MEMORY.search(str(e)):
+      raise
+    raise OutOfMemory(" ".join(str(e).split())[:500]) from e
+
+
+def _needed(reason: str) -> float | None:
+  """Returns the GiB that the compiler says it needs."""
+  match = re.search(r"Used ([\d.]+)G of", reason) or re.search(r"needs? ([\d.]+)G", reason)
+  return float(match[1]) if match else None
+
+
+def _changed(config: ConfigDict, changes: dict[str, Any]) -> ConfigDict:
+  config = config.copy_and_resolve_references()
+  config.update_from_flattened_dict(changes)
+  return config
+
+
+def _nearest_that_fits(config: ConfigDict, topology: Topology) -> tuple[dict[str, Any], Program | None]:
+  """Returns the changes of `_SAVERS` after which the config fits, and the program; None where it never does."""
+  changes: dict[str, Any] = {}
+  flat = {key: value for key, value in _flatten(config)}
+  for key, value in _SAVERS:
+    value = changes.get(key, flat[key]) * 2 if value == "x2" else value
+    if flat[key] == value:
+      continue
+    changes[key] = value
+    print("trying " + " ".join(f"--config.{k}={v}" for k, v in changes.items()), flush=True)
+    try:
+      return changes, compile_step(_changed(config, changes), topology)
+    except OutOfMemory as e:
+      print(f"does not fit: {str(e)[:160]}", flush=True)
+    except UserError as e:
+      print(f"cannot be: {e}", flush=True)
+      del changes[key]
+  return changes, None
+
+
+def _flatten(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
+  for key, value in config.items():
+    if isinstance(value, ConfigDict):
+      yield from _flatten(value, f"{prefix}{key}.")
+    else:
+      yield f"{prefix}{key}", value
+
+
+def _estimate(config: ConfigDict, model: LlamaConfig, topology: Topology, program: Program,
+              rows: int) -> dict[str, Any]:
+  """A roofline: what the chips' peak and their links allow at best. No such speed was measured."""
+  length = config.data.seq_len
+  keys = (length + 1) / 2 if model.sliding_window is None else min((length + 1) / 2, model.sliding_window)
+  per_token = flops.train_flops_per_token(model, keys)
+  peak = flops.PEAK_FLOPS[topology.generation.device_kind]
+  compute = rows * length * per_token / (topology.chips * peak)
+  links = sum(t.bytes for t in program.traffic.values()) / (topology.generation.ici_gb_s * 1e9)
+  seconds = max(compute, links)
+  return {"note": "a roofline, not a measurement: compute at the chips' peak, collectives at the links' full rate, "
+                  "overlapping wholly; rows full of one trajectory",
+          "model_flops_per_token": per_token, "compute_seconds": compute, "link_seconds": links,
+          "step_seconds_at_least": seconds, "tokens_per_second_per_chip_at_most":
+            rows * length / seconds / topology.chips, "formula": flops.FORMULA}
+
+
+def _print(result: dict[str, Any], topology: Topology) -> None:
+  peak = result["peak_hbm_gib"] if result["fits"] else result["peak_hbm_gib_as_suggested"]
+  rows = [["peak memory", f"{peak:.2f} GiB of {topology.generation.hbm_gib} GiB per chip, "
+                          f"{topology.generation.hbm_gib - peak:.2f} to spare"]]
+  rows += [[name, f"{gib:.2f} GiB"] for name, gib in result["parts_gib"].items()]
+  rows += [[kind, f"{t['count']:,} of {t['bytes'] / GIB:.2f} GiB in all"] for kind, t in result["collectives"].items()]
+  if "estimate" in result:
+    e = result["estimate"]
+    rows.append(["estimate (roofline)", f"at least {e['step_seconds_at_least']:.2f} s a step "
+                 f"(compute {e['compute_seconds']:.2f}, links {e['link_seconds']:.2f}), at most "
+                 f"{math.floor(e['tokens_per_second_per_chip_at_most']):,} tokens/s per chip"])
+  rows.append(["compiled in", f"{result['compile_seconds']:.0f} s"])
+  print_table(Table(f"{result['step']} step on {topology}", ("per chip", ""), rows, prose=True))

@@ -1,0 +1,34 @@
+"""When what a program printed is what it should have printed."""
+
+import math
+import re
+
+_INTEGER = re.compile(r"[+-]?\d+")
+_RELATIVE, _ABSOLUTE = 1e-5, 1e-8  # numpy.allclose's defaults, which APPS uses
+
+
+def same_output(output: str, expected: str) -> bool:
+  """Returns whether two outputs agree: line by line, word by word, in order.
+
+  Spaces, blank lines and how a number that is no integer is written do not count. APPS (`eval/testing_util.py`) does
+  the same, and then accepts much more, which we do not: words of a line, and lines, in any order and number; integers
+  that are close ("1000000007" for "1000000009").
+  """
+  ours, theirs = _words(output), _words(expected)
+  return len(ours) == len(theirs) and all(
+      len(a) == len(b) and all(map(_same_word, a, b)) for a, b in zip(ours, theirs, strict=True))
+
+
+def _words(text: str) -> list[list[str]]:
+  return [words for line in text.splitlines() if (words := line.split())]
+
+
+def _same_word(a: str, b: str) -> bool:
+  if a == b:
+    return True
+  if _INTEGER.fullmatch(a) and _INTEGER.fullmatch(b):
+    return False
+  try:
+    return math.isclose(float(a), float(b), rel_tol=_RELATIVE, abs_tol=_ABSOLUTE)
+  except ValueError:
+    return False

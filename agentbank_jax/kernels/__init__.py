@@ -1,0 +1,1 @@
+"""Attention kernels; `agentbank_jax.attention` is their door."""

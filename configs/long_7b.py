@@ -1,0 +1,19 @@
+"""Full tuning of Llama-2-7B's architecture on trajectories of 32,768 tokens: rows cut along their length.
+
+  agentbank compile --config=configs/long_7b.py --topology=v5p-32
+
+Llama 2 was made for 4,096 positions: a longer reach needs weights that were extended to it, or another rope scaling.
+"""
+
+from configs import samoyed_7b
+
+
+def get_config():
+  config = samoyed_7b.get_config()
+  config.model.overrides.max_positions = 32_768
+  config.data.seq_len = 32_768
+  config.data.batch_size = 8
+  config.data.micro_batches = 2  # of four rows at a time, each over four of 16 chips
+  config.mesh.context = 4
+  config.compile.topology = "v5p-32"
+  return config
