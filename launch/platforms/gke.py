@@ -88,7 +88,7 @@ def run(config, workdir: pathlib.Path, shell: Shell) -> int:
     return 0
   known = {pod: code for pod, code in codes.items() if code is not None}
   # A pod that was taken away with its node has none; one that was ended for another's sake may have none either.
-  outcome = judge(known if any(known.values()) else {pod: LOST if code is None else code for pod, code in codes.items()})
+  outcome = judge(known if any(known.values()) else {pod: LOST for pod, code in codes.items() if code is None})
   if outcome.kind == "restart":
     shell.say(f"{outcome.why}; max_restarts = {config.max_restarts} is used up")
   elif outcome.kind == "failed":
