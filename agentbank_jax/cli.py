@@ -69,16 +69,20 @@ VERBS = {
 def main(argv: Sequence[str] | None = None) -> None:
   """Runs a verb and exits: 0 done, 2 an error that the message explains, 75 stopped but can go on, 130 Ctrl-C.
 
-  Of several processes, 69: some did not start, or were lost at the start.
+  Of several processes, 69: some did not start, or were lost.
   """
   argv = list(sys.argv if argv is None else argv)
   try:
     code = _main(argv)
-  except Exception:
+  except Exception as e:
     if not distributed.is_joined():
       raise
-    traceback.print_exc()
-    code = 1
+    if distributed.is_loss(e):
+      print(f"agentbank: another process of this run was lost ({str(e).splitlines()[0]})", file=sys.stderr)
+      code = EXIT_MISSING
+    else:
+      traceback.print_exc()
+      code = 1
   distributed.leave(code)
   sys.exit(code)
 
@@ -175,8 +179,8 @@ def _usage() -> str:
       "usage: agentbank VERB --config=FILE [--config.key=value ...] [--workdir=DIR]", "",
       "Trajectory tuning of language-model agents, in JAX.", "", *lines, "",
       "agentbank VERB --help shows a verb's settings. Results and summary.json go to --workdir (runs/VERB).",
-      "Exit codes: 0 done; 2 an error, explained in one line; 69 not all processes of the run started; 75 stopped on "
-      "request, run again to go on; 130 Ctrl-C."])
+      "Exit codes: 0 done; 2 an error, explained in one line; 69 a process of the run did not start or was lost; 75 "
+      "stopped on request, run again to go on; 130 Ctrl-C."])
 
 
 def _verb_usage(name: str, verb: Verb, argv: list[str]) -> str:

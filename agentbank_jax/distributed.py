@@ -204,6 +204,12 @@ def start_together(what: str, start: Callable[[], T], seconds: float) -> T:
   return result
 
 
+def is_loss(error: Exception) -> bool:
+  """Whether an error says that a collective found the other side gone, whatever carries it."""
+  carriers = ("Gloo", "NCCL", "CoordinationService", "coordination service")
+  return type(error).__name__ == "JaxRuntimeError" and any(name in str(error) for name in carriers)
+
+
 def leave(code: int) -> None:
   """Ends this process with `code`, without waiting for others that may be waiting for it.
 

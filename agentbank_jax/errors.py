@@ -35,7 +35,7 @@ class Terminated(KeyboardInterrupt):
 
 
 class ProcessesMissing(Exception):
-  """Other processes of this run did not start, or were lost at its start: exit code 69. Starting all again may do."""
+  """Other processes of this run did not start, or were lost: exit code 69. Starting all again may do."""
 
 
 EXIT_ERROR = 2  # UserError

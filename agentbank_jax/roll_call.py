@@ -6,6 +6,7 @@ over when all have come. One line of JSON each way: a report, and "go" or the re
 """
 
 from collections.abc import Mapping
+import errno
 import json
 import os
 import socket
@@ -113,13 +114,19 @@ def answer(address: str, own: Report, seconds: float) -> None:
 
 
 def _listen(port: int, own: Report) -> socket.socket:
-  dual = socket.has_dualstack_ipv6()
+  """Listens on all of the host's addresses, IPv6's among them where it has such."""
+  taken = lambda e: UserError(f"process 0 on {own.host} cannot listen on port {port} ({os.strerror(e.errno)}): is "
+                              "another run there? Else choose another coordinator address")
+  if socket.has_dualstack_ipv6():
+    try:
+      return socket.create_server(("", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=1024)
+    except OSError as e:
+      if e.errno in (errno.EADDRINUSE, errno.EACCES):
+        raise taken(e) from e  # else: a container whose kernel knows IPv6 and whose network does not
   try:
-    return socket.create_server(("", port), family=socket.AF_INET6 if dual else socket.AF_INET, dualstack_ipv6=dual,
-                                backlog=1024)
+    return socket.create_server(("", port), backlog=1024)
   except OSError as e:
-    raise UserError(f"process 0 on {own.host} cannot listen on port {port} ({os.strerror(e.errno)}): is another run "
-                    "there? Else choose another coordinator address") from e
+    raise taken(e) from e
 
 
 def _read_report(connection: socket.socket, address) -> Report | None:

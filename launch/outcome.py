@@ -4,7 +4,7 @@ from collections.abc import Mapping
 import signal
 from typing import NamedTuple
 
-from agentbank_jax.errors import EXIT_INTERRUPTED, EXIT_MISSING
+from agentbank_jax.errors import EXIT_ERROR, EXIT_INTERRUPTED, EXIT_MISSING
 
 LOST = 137  # no exit code to be had, as of a process that was killed: 128 + SIGKILL
 
@@ -32,19 +32,23 @@ def judge(codes: Mapping[str, int]) -> Outcome:
 
   A run that was preempted (75), lost a process (a signal, or no code at all) or did not come together (69) is worth
   another start: it resumes at its checkpoint. An error (2) would be the same again. Where a process is lost, others
-  crash for it (1); so a crash decides only where nothing else explains it.
+  notice (69), are ended by jax (134) or crash (1); so these decide only where nothing else explains them.
 
   Args:
-    codes: of the processes that ended by themselves, by name; the first that explains the end is the culprit.
+    codes: of the processes that ended by themselves, by name.
   """
   failed = {name: code for name, code in codes.items() if code}
   if not failed:
     return Outcome("done", None, 0)
-  for kind, applies in (("failed", lambda code: code == 2), ("restart", is_worth_a_restart)):
-    if culprits := [name for name, code in failed.items() if applies(code)]:
-      return Outcome(kind, culprits[0], failed[culprits[0]])
-  culprit = next(iter(failed))
-  return Outcome("failed", culprit, failed[culprit])
+  culprit = min(failed, key=lambda name: _rank(failed[name]))
+  return Outcome("restart" if is_worth_a_restart(failed[culprit]) else "failed", culprit, failed[culprit])
+
+
+def _rank(code: int) -> int:
+  """Orders exit codes by how much they explain: an error, a loss, a stop; then what others make of these."""
+  if code > 128:
+    return 1 if code == LOST else 3
+  return {EXIT_ERROR: 0, EXIT_INTERRUPTED: 2, EXIT_MISSING: 4}.get(code, 5)
 
 
 def is_worth_a_restart(code: int) -> bool:

@@ -281,25 +281,27 @@ def test_each_process_reads_its_own_rows_alone(packed, count, monkeypatch):
   assert max(map(len, of_process)) <= -(-len(rows) // 8) * 8 // count
 
 
-# Really executed: `python -m launch run` with processes of this machine. Slow starts are normal: jax compiles.
+# Really executed: `python -m launch run` with processes of this machine. They share no compilation cache: process 0
+# alone would find its programs there, and gloo waits no longer than 30 s for those that still compile.
 
 
-def _launch(folder, command, processes, devices, *flags):
+def _launch(folder, command, processes, devices, *flags, restarts=0):
   environment = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "JAX_PLATFORMS")}
   return subprocess.Popen(
       [sys.executable, "-m", "launch", "run", "--config=launch/configs/local.py", f"--workdir={folder / 'launch'}",
-       f"--config.processes={processes}", f"--config.devices={devices}", "--config.max_restarts=0",
+       f"--config.processes={processes}", f"--config.devices={devices}", f"--config.max_restarts={restarts}",
        f"--config.command={command}", *flags],
       cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-      env=environment | {"PYTHONPATH": str(ROOT), "JAX_COMPILATION_CACHE_DIR": str(folder.parent / "cache")})
+      env=environment | {"PYTHONPATH": str(ROOT)})
 
 
-def _train(folder, packed, processes, devices, settings=(), flags=""):
+def _train(folder, packed, processes, devices, settings=(), restarts=3):
+  """Starts a run. On a machine that is too busy, gloo gives up after 30 s of waiting for a process that compiles."""
   folder.mkdir(exist_ok=True)
   config = write_training_config(folder / "config.py", packed, {"train.steps": 2} | dict(settings), {"num_layers": 1})
   command = (f"exec {sys.executable} -m agentbank_jax.cli train --config={config} --workdir={folder / 'run'} "
-             f"--config.distributed.start_seconds=300 --config.distributed.heartbeat_seconds=100 {flags}")
-  return _launch(folder, command, processes, devices)
+             f"--config.distributed.start_seconds=300 --config.distributed.heartbeat_seconds=100")
+  return _launch(folder, command, processes, devices, restarts=restarts)
 
 
 def _finish(launcher, code=0):
@@ -401,11 +403,13 @@ def test_killed_in_four_processes_it_goes_on(packed, tmp_path, processes, rtol):
   """Bit for bit in as many processes; in fewer, with the same mesh, up to the last bit of a sum."""
   settings = {"train.steps": 20, "train.checkpoint_every": 4}
   _finish(_train(tmp_path / "unbroken", packed, 4, 2, settings))
-  launcher = _train(tmp_path / "killed", packed, 4, 2, settings)
-  _wait_for_step(tmp_path / "killed", random.randint(5, 16), launcher)
+  launcher = _train(tmp_path / "killed", packed, 4, 2, settings, restarts=3 if processes == 4 else 0)
+  _wait_for_step(tmp_path / "killed", random.randint(9, 16), launcher)  # the checkpoint of step 4 is complete by then
   os.kill(_processes_of(launcher)[random.randrange(4)], signal.SIGKILL)
-  assert "was killed by SIGKILL or lost (exit code 137)" in _finish(launcher, code=137)
-  _finish(_train(tmp_path / "killed", packed, processes, 8 // processes, settings))
+  out = _finish(launcher, code=0 if processes == 4 else 137)  # the launcher itself starts the four again
+  assert "was killed by SIGKILL or lost (exit code 137)" in out
+  if processes != 4:
+    _finish(_train(tmp_path / "killed", packed, processes, 8 // processes, settings))
   summary = json.loads((tmp_path / "killed" / "run" / "summary.json").read_text())
   assert summary["resumed_from"] >= 4
   _assert_same(_lines(tmp_path / "killed"), _lines(tmp_path / "unbroken"), rtol=rtol)
@@ -414,7 +418,7 @@ def test_killed_in_four_processes_it_goes_on(packed, tmp_path, processes, rtol):
 @pytest.mark.slow
 def test_sigterm_to_one_process_stops_all_after_the_same_step(packed, tmp_path):
   settings = {"train.steps": 400, "train.checkpoint_every": 0}
-  launcher = _train(tmp_path / "run", packed, 4, 2, settings)
+  launcher = _train(tmp_path / "run", packed, 4, 2, settings, restarts=0)
   _wait_for_step(tmp_path / "run", 5, launcher)
   os.kill(_processes_of(launcher)[2], signal.SIGTERM)  # as a machine that is to be preempted, alone
   out = _finish(launcher, code=75)

@@ -100,6 +100,8 @@ def test_the_commands_of_the_readme_work(args, tmp_path, monkeypatch, capfd):
     ({"a": 0, "b": 1}, "failed", "b"),
     ({"a": 143, "b": 2}, "failed", "b"),
     ({"a": LOST}, "restart", "a"),
+    ({"a": 69, "b": 134, "c": LOST, "d": 69}, "restart", "c"),
+    ({"a": 1, "b": 134}, "restart", "b"),
 ])
 def test_the_verdict(codes, kind, culprit):
   assert judge(codes)[:2] == (kind, culprit)

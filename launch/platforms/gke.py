@@ -83,10 +83,12 @@ def run(config, workdir: pathlib.Path, shell: Shell) -> int:
   if state == "gone":
     raise UserError(f"the JobSet {config.name} was deleted while it ran")
   for pod, code in codes.items():
-    shell.say(f"  {pod}: " + (describe(code) if code else "done"))
+    shell.say(f"  {pod}: " + ("has no exit code" if code is None else describe(code) if code else "done"))
   if state == "Completed":
     return 0
-  outcome = judge(codes)
+  known = {pod: code for pod, code in codes.items() if code is not None}
+  # A pod that was taken away with its node has none; one that was ended for another's sake may have none either.
+  outcome = judge(known if any(known.values()) else {pod: LOST for pod, code in codes.items() if code is None})
   if outcome.kind == "restart":
     shell.say(f"{outcome.why}; max_restarts = {config.max_restarts} is used up")
   elif outcome.kind == "failed":
@@ -132,15 +134,15 @@ def delete(config, workdir: pathlib.Path, shell: Shell) -> int:
 VERBS = {"create": create, "setup": setup, "run": run, "status": status, "logs": logs, "stop": stop, "delete": delete}
 
 
-def _codes(config, shell: Shell) -> dict[str, int]:
-  """Returns the exit code of each pod's container, by pod."""
+def _codes(config, shell: Shell) -> dict[str, int | None]:
+  """Returns the exit code of each pod's container, by pod; None where it has none."""
   done = shell.attempt(_kubectl(config, "get", "pods", _selector(config), "--output=json"), "every pod's exit code")
   codes = {}
   for pod in json.loads(done.out)["items"] if done.out.strip() else ():
     statuses = pod.get("status", {}).get("containerStatuses", ())
     ended = [s["state"]["terminated"]["exitCode"] for s in statuses
              if s["name"] == "agentbank" and "terminated" in s["state"]]
-    codes[pod["metadata"]["name"]] = ended[0] if ended else LOST
+    codes[pod["metadata"]["name"]] = ended[0] if ended else None
   return dict(sorted(codes.items()))
 
 
