@@ -218,7 +218,7 @@ def test_the_trained_model_is_the_same_to_transformers(unbroken, packed, tmp_pat
 def test_a_conversation_longer_than_the_model_s_positions_is_refused_by_its_key(unbroken):
   config = evaluate.get_config()
   config.engine.model = str(unbroken[0] / "model")
-  with pytest.raises(UserError, match="set --config.sampling.context=256 or less"):
+  with pytest.raises(UserError, match="set --config.sampling.context=512 or less"):
     make_engine_player(config)
 
 
