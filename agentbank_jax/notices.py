@@ -54,7 +54,7 @@ class Watch:
       tell: called once, in the thread, when the machine is about to go.
     """
     self._tell, self._done = tell, threading.Event()
-    self._thread = threading.Thread(target=self._watch, daemon=True) if choice == "auto" else None
+    self._thread = threading.Thread(target=self._watch, name="notices", daemon=True) if choice == "auto" else None
 
   def __enter__(self):
     if self._thread:
