@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from training_samples import save_packed, write_training_config
 
-STEPS = 40
+STEPS = 120
 SETTINGS = {"train.steps": STEPS, "train.checkpoint_every": 2, "train.keep_last": 2}
 
 
@@ -113,23 +113,27 @@ def _check(workdir, unbroken, complete):
 def _wait_for_a_moment(process, workdir, chance, lives):
   """Returns at a moment of chance, or when the process has ended.
 
-  Half of the moments are at any time of a process's life, half just after a checkpoint has been begun.
+  A quarter of the moments are at any time of a process's life, most of which is its start; a quarter while it trains;
+  half just after a checkpoint has been begun.
 
   Args:
     chance: random.Random.
     lives: seconds that processes have lived so far.
   """
   began, written = time.monotonic(), _checkpoints(workdir)[0]
-  if chance.random() < 0.5:
-    seconds = chance.uniform(0.0, 1.5 * max(lives[-5:], default=4.0))
-    while process.is_alive() and time.monotonic() < began + seconds:
-      time.sleep(0.001)
+  target, kind = (written[-1] if written else 0) + 2 * chance.randint(1, 3), chance.choice("ltcc")
+  if kind == "l":
+    begun, seconds = lambda: True, chance.uniform(0.0, 1.5 * max(lives[-5:], default=4.0))
+  elif kind == "t":
+    begun, seconds = lambda: _checkpoints(workdir)[0] != written, chance.uniform(0.0, 1.0)
   else:
-    target = (written[-1] if written else 0) + 2 * chance.randint(1, 3)
     begun = lambda: any(path.name.split(".")[0] == str(target) for path in (workdir / "checkpoints").glob("*"))
-    while process.is_alive() and not begun():
-      time.sleep(0.001)
-    time.sleep(chance.uniform(0.0, 0.03))
+    seconds = chance.uniform(0.0, 0.03)
+  while process.is_alive() and not begun():
+    time.sleep(0.001)
+  moment = time.monotonic() + seconds
+  while process.is_alive() and time.monotonic() < moment:
+    time.sleep(0.001)
   lives.append(time.monotonic() - began)
 
 
@@ -139,14 +143,15 @@ def _kill_again_and_again(kills, runs, unbroken, folder, seed):
   began = time.time()
   while True:
     written = _checkpoints(workdir)[0]
-    process = runs.start(workdir)
+    process, complete = runs.start(workdir), written
     if seen["kills"] < kills:
       _wait_for_a_moment(process, workdir, chance, lives)
       complete = _checkpoints(workdir)[0]
-      os.kill(process.pid, signal.SIGKILL)
+      process.kill()
     process.join()
     if process.exitcode == -signal.SIGKILL:
       seen["kills"] += 1
+      print(f"kill {seen['kills']}: {_checkpoints(workdir)}", flush=True)
       seen["before a step was done"] += len(_losses(workdir)) <= (written[-1] if written else 0)
       seen["in the middle of a checkpoint"] += _check(workdir, unbroken, complete) > 0
       continue
