@@ -2,6 +2,9 @@
 
 A checkpoint holds the *canonical* state, so it can be restored onto another mesh and another layout, and a small
 JSON record: where the data iterator stands (one integer) and what it was reading.
+
+A killed process leaves no half-written checkpoint under a step's name, but it may leave one half deleted: one that is
+older than all that are kept, is read only where none of them can be, and is deleted with the next save.
 """
 
 from collections.abc import Mapping

@@ -23,6 +23,8 @@ from agentbank_jax.errors import Interrupted, UserError
 from agentbank_jax.paths import as_path
 from agentbank_jax.trajectory_io import atomic_path
 
+pytestmark = pytest.mark.usefixtures("compile_cache")
+
 BUCKET = "gs://bucket"
 SETTINGS = {"train.steps": 6, "train.checkpoint_every": 2, "train.eval_every": 4}
 

@@ -35,17 +35,7 @@ LONG = {"train.steps": 60, "train.eval_every": 30, "train.checkpoint_every": 5, 
         "train.peak_flops": 1e12}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compile_cache(tmp_path_factory):
-  """Most runs here compile the same programs; the second time they are read from disk."""
-  settings = {"jax_compilation_cache_dir": str(tmp_path_factory.mktemp("cache")),
-              "jax_persistent_cache_min_compile_time_secs": 0.0, "jax_persistent_cache_min_entry_size_bytes": -1}
-  before = {name: getattr(jax.config, name) for name in settings}
-  for name, value in settings.items():
-    jax.config.update(name, value)
-  yield settings["jax_compilation_cache_dir"]
-  for name, value in before.items():
-    jax.config.update(name, value)
+pytestmark = pytest.mark.usefixtures("compile_cache")
 
 
 @pytest.fixture(scope="module", autouse=True)
