@@ -9,7 +9,6 @@ older than all that are kept, is read only where none of them can be, and is del
 
 from collections.abc import Mapping
 import contextlib
-import pathlib
 from typing import Any
 
 from absl import logging
@@ -20,6 +19,7 @@ from orbax.checkpoint import v1 as ocp
 from agentbank_jax import params_store
 from agentbank_jax.errors import UserError
 from agentbank_jax.files import write_failure
+from agentbank_jax.paths import AnyPath, absolute, as_path
 from agentbank_jax.state import TrainState
 
 
@@ -30,13 +30,13 @@ class Checkpoints:
     directory: holds one folder per step.
   """
 
-  def __init__(self, directory: str | pathlib.Path, keep_last: int, keep_every: int | None):
+  def __init__(self, directory: str | AnyPath, keep_last: int, keep_every: int | None):
     """Args:
       keep_last: how many of the newest stay.
       keep_every: steps whose multiples stay for good, or None.
     """
     params_store.quiet_orbax()
-    self.directory = epath.Path(directory).resolve()  # Orbax refuses to write under a relative path
+    self.directory = epath.Path(absolute(as_path(directory)))  # Orbax refuses to write under a relative path
     self._failed = False
     policies = ocp.training.preservation_policies
     keep = [policies.LatestN(keep_last)] + ([policies.EveryNSteps(keep_every)] if keep_every else [])
@@ -130,13 +130,13 @@ class Checkpoints:
     return None
 
 
-def load_params(directory: str | pathlib.Path, abstract_params, step: int | None = None) -> tuple[Any, int]:
+def load_params(directory: str | AnyPath, abstract_params, step: int | None = None) -> tuple[Any, int]:
   """Returns the canonical parameters of a run's checkpoint, and its step; the newest by default.
 
   Raises:
     UserError: no such checkpoint, or one of another shape.
   """
-  with ocp.training.Checkpointer(epath.Path(directory).resolve()) as orbax:
+  with ocp.training.Checkpointer(epath.Path(absolute(as_path(directory)))) as orbax:
     steps = sorted(c.step for c in orbax.checkpoints)
     if not steps or (step is not None and step not in steps):
       raise UserError(f"{directory}: no checkpoint" + (f" of step {step}; there are {steps}" if steps else ""))
