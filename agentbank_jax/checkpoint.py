@@ -4,7 +4,7 @@ A checkpoint holds the *canonical* state, so it can be restored onto another mes
 JSON record: where the data iterator stands (one integer) and what it was reading.
 
 A killed process leaves no half-written checkpoint under a step's name, but it may leave one half deleted: one that is
-older than all that are kept, is read only where none of them can be, and is deleted with the next save.
+older than all that are kept. It goes when the run goes on.
 """
 
 from collections.abc import Mapping
@@ -14,12 +14,13 @@ from typing import Any
 from absl import logging
 from etils import epath
 import jax
+from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
 from agentbank_jax import params_store
 from agentbank_jax.errors import UserError
 from agentbank_jax.files import write_failure
-from agentbank_jax.paths import AnyPath, absolute, as_path
+from agentbank_jax.paths import AnyPath, absolute, as_path, remove
 from agentbank_jax.state import TrainState
 
 
@@ -42,6 +43,18 @@ class Checkpoints:
     keep = [policies.LatestN(keep_last)] + ([policies.EveryNSteps(keep_every)] if keep_every else [])
     self._orbax = ocp.training.Checkpointer(
         self.directory, preservation_policy=policies.AnyPreservationPolicy(keep), cleanup_tmp_directories=True)
+    self._finish_deletions(keep_last, keep_every)
+
+  def _finish_deletions(self, keep_last: int, keep_every: int | None) -> None:
+    """Deletes what an earlier process would have, had it lived: Orbax deletes file by file, and at saves alone."""
+    kept = self.steps()[-keep_last:]
+    if jax.process_index() == 0 and kept:
+      for path in self.directory.iterdir():
+        if path.name.isdigit() and int(path.name) < kept[0] and (not keep_every or int(path.name) % keep_every):
+          remove(path)
+    if jax.process_count() > 1:
+      multihost_utils.sync_global_devices("what was left over is gone")
+    self._orbax.reload()
 
   def __enter__(self):
     return self

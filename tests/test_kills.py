@@ -101,7 +101,7 @@ def _assert_equal(checkpoint, expected):
 def _check(workdir, unbroken, complete):
   """What must hold after every kill. `complete`: steps of the checkpoints that were whole shortly before it.
 
-  Those before the ones that are kept may be half deleted.
+  Those before the ones that are kept may be half deleted: they go when the run goes on, see `_assert_end`.
   """
   steps, half_written = _checkpoints(workdir)
   if complete:
