@@ -12,8 +12,7 @@ An HF folder (config.json, safetensors, tokenizer files) opens as a bundle too, 
 from collections.abc import Callable, Iterable, Mapping
 import dataclasses
 import json
-import pathlib
-import shutil
+import os
 from typing import Any, TypeVar
 
 from flax import traverse_util
@@ -28,6 +27,7 @@ from agentbank_jax.errors import UserError
 from agentbank_jax.files import whole_folder
 from agentbank_jax.models.config import LlamaConfig, param_shapes
 from agentbank_jax.models.hf_config import read_hf_config, to_hf
+from agentbank_jax.paths import AnyPath, as_path, copy, in_bucket, make_folder
 
 # What a tokenizer may consist of; the chat template is part of it.
 TOKENIZER_FILES = (
@@ -50,25 +50,28 @@ class Bundle:
     dtypes: stored dtype of each canonical parameter, by dotted name.
   """
 
-  path: pathlib.Path
+  path: AnyPath
   config: LlamaConfig
   chat_format: str | None
   dtypes: dict[str, np.dtype]
   _hf: HfParams | None
 
   @classmethod
-  def open(cls, path: pathlib.Path | str) -> "Bundle":
+  def open(cls, path: str | os.PathLike) -> "Bundle":
     """Opens a bundle or an HF folder; reads no parameter, but checks their names and shapes.
 
     Raises:
       UserError: no such folder, or its parts do not fit each other; names file and parameter.
     """
-    path = pathlib.Path(path)
+    path = as_path(path)
     if not path.is_dir():
       raise UserError(f"{path}: no such folder; expected a model: a bundle or an HF folder with safetensors")
     config = read_hf_config(path / "config.json")
     chat_format = _read_chat(path / "chat.json")
     if not (path / "params").exists():
+      if in_bucket(path):
+        raise UserError(f"{path}: safetensors are opened from local files alone; copy the folder to this machine, and "
+                        "convert it: agentbank convert --config.source=COPY --config.target=gs://...")
       hf = HfParams(path, config)
       return cls(path, config, chat_format, {name: hf.dtype(name) for name in hf.entries}, hf)
     leaves = params_store.read_metadata(path / "params")
@@ -76,7 +79,7 @@ class Bundle:
     return cls(path, config, chat_format, {name: leaf.dtype for name, leaf in leaves.items()}, None)
 
   @property
-  def tokenizer(self) -> pathlib.Path:
+  def tokenizer(self) -> AnyPath:
     """The tokenizer: a folder with a tokenizer.json, or a SentencePiece file.
 
     Raises:
@@ -87,7 +90,7 @@ class Bundle:
       raise UserError(f"{self.path}: no tokenizer here (tokenizer.json or tokenizer.model)")
     return found
 
-  def find_tokenizer(self) -> pathlib.Path | None:
+  def find_tokenizer(self) -> AnyPath | None:
     """Returns `tokenizer`, or None for a model that came without one."""
     folder = self.path if self._hf else self.path / "tokenizer"
     if (folder / "tokenizer.json").exists():
@@ -153,10 +156,10 @@ class Bundle:
         raise UserError(f"{self.path / 'params'}: {name} has values that are NaN or infinite")
 
 
-def write_bundle(path: pathlib.Path, config: LlamaConfig,
-                 params: Mapping[str, Any] | Iterable[tuple[str, np.ndarray]], tokenizer: pathlib.Path | None,
+def write_bundle(path: AnyPath, config: LlamaConfig,
+                 params: Mapping[str, Any] | Iterable[tuple[str, np.ndarray]], tokenizer: AnyPath | None,
                  chat_format: str | None = None, overwrite: bool = False,
-                 verify: Callable[[pathlib.Path], T] = lambda folder: None) -> T:
+                 verify: Callable[[AnyPath], T] = lambda folder: None) -> T:
   """Writes a bundle, whole or not at all. With several processes all call it, and must share the folder.
 
   Args:
@@ -189,14 +192,13 @@ def write_bundle(path: pathlib.Path, config: LlamaConfig,
       written = params_store.read_metadata(folder / "params")
       _check_shapes(path, {name: leaf.shape for name, leaf in written.items()}, config)
     if lead:
-      (folder / "config.json").write_text(json.dumps(hf, indent=2) + "\n")
-      (folder / "tokenizer").mkdir()
+      make_folder(folder / "tokenizer")
       copy_chat(tokenizer, folder / "tokenizer", chat_format, folder)
+      (folder / "config.json").write_text(json.dumps(hf, indent=2) + "\n")  # nothing opens without it
     return verify(folder)
 
 
-def copy_chat(tokenizer: pathlib.Path | None, tokenizer_folder: pathlib.Path, chat_format: str | None,
-              folder: pathlib.Path):
+def copy_chat(tokenizer: AnyPath | None, tokenizer_folder: AnyPath, chat_format: str | None, folder: AnyPath):
   """Copies a tokenizer, its chat template with it, and states the chat format, where there are such.
 
   Args:
@@ -211,13 +213,11 @@ def copy_chat(tokenizer: pathlib.Path | None, tokenizer_folder: pathlib.Path, ch
     return
   source = tokenizer if tokenizer.is_dir() else tokenizer.parent
   for name in TOKENIZER_FILES:
-    if (source / name).is_dir():
-      shutil.copytree(source / name, tokenizer_folder / name)
-    elif (source / name).exists():
-      shutil.copyfile(source / name, tokenizer_folder / name)
+    if (source / name).exists():
+      copy(source / name, tokenizer_folder / name)
 
 
-def _check_shapes(path: pathlib.Path, shapes: Mapping[str, tuple[int, ...]], config: LlamaConfig):
+def _check_shapes(path: AnyPath, shapes: Mapping[str, tuple[int, ...]], config: LlamaConfig):
   expected = param_shapes(config)
   for name, shape in expected.items():
     if name not in shapes:
@@ -229,7 +229,7 @@ def _check_shapes(path: pathlib.Path, shapes: Mapping[str, tuple[int, ...]], con
       raise UserError(f"{path}: unexpected parameter {name}; config.json makes a model without it")
 
 
-def _read_chat(path: pathlib.Path) -> str | None:
+def _read_chat(path: AnyPath) -> str | None:
   if not path.exists():
     return None
   try:

@@ -22,6 +22,7 @@ import numpy as np
 
 from agentbank_jax.chat_template import FORMATS, ChatError, ChatTemplate, Layout
 from agentbank_jax.errors import UserError, did_you_mean
+from agentbank_jax.paths import as_path
 from agentbank_jax.segments import Fixed, Plan, Run, Segmenter, control_pattern
 from agentbank_jax.tokenizer import Tokenizer, load_tokenizer, write_text
 from agentbank_jax.trajectory import Trajectory, Turn
@@ -332,7 +333,7 @@ def load_renderer(folder: str | os.PathLike[str]) -> Renderer:
   Raises:
     UserError: a missing or broken file, or one that was changed since.
   """
-  path = pathlib.Path(folder) / "chat.json"
+  path = as_path(folder) / "chat.json"
   try:
     saved = json.loads(path.read_text(encoding="utf-8"))
     format, fingerprint = saved["format"], saved["fingerprint"]

@@ -2,21 +2,25 @@
 
 A checkpoint holds the *canonical* state, so it can be restored onto another mesh and another layout, and a small
 JSON record: where the data iterator stands (one integer) and what it was reading.
+
+A killed process leaves no half-written checkpoint under a step's name, but it may leave one half deleted: one that is
+older than all that are kept. It goes when the run goes on.
 """
 
 from collections.abc import Mapping
 import contextlib
-import pathlib
 from typing import Any
 
 from absl import logging
 from etils import epath
 import jax
+from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
 from agentbank_jax import params_store
 from agentbank_jax.errors import UserError
 from agentbank_jax.files import write_failure
+from agentbank_jax.paths import AnyPath, absolute, as_path, remove
 from agentbank_jax.state import TrainState
 
 
@@ -27,18 +31,30 @@ class Checkpoints:
     directory: holds one folder per step.
   """
 
-  def __init__(self, directory: str | pathlib.Path, keep_last: int, keep_every: int | None):
+  def __init__(self, directory: str | AnyPath, keep_last: int, keep_every: int | None):
     """Args:
       keep_last: how many of the newest stay.
       keep_every: steps whose multiples stay for good, or None.
     """
     params_store.quiet_orbax()
-    self.directory = epath.Path(directory).resolve()  # Orbax refuses to write under a relative path
+    self.directory = epath.Path(absolute(as_path(directory)))  # Orbax refuses to write under a relative path
     self._failed = False
     policies = ocp.training.preservation_policies
     keep = [policies.LatestN(keep_last)] + ([policies.EveryNSteps(keep_every)] if keep_every else [])
     self._orbax = ocp.training.Checkpointer(
         self.directory, preservation_policy=policies.AnyPreservationPolicy(keep), cleanup_tmp_directories=True)
+    self._finish_deletions(keep_last, keep_every)
+
+  def _finish_deletions(self, keep_last: int, keep_every: int | None) -> None:
+    """Deletes what an earlier process would have, had it lived: Orbax deletes file by file, and at saves alone."""
+    kept = self.steps()[-keep_last:]
+    if jax.process_index() == 0 and kept:
+      for path in self.directory.iterdir():
+        if path.name.isdigit() and int(path.name) < kept[0] and (not keep_every or int(path.name) % keep_every):
+          remove(path)
+    if jax.process_count() > 1:
+      multihost_utils.sync_global_devices("what was left over is gone")
+    self._orbax.reload()
 
   def __enter__(self):
     return self
@@ -127,13 +143,13 @@ class Checkpoints:
     return None
 
 
-def load_params(directory: str | pathlib.Path, abstract_params, step: int | None = None) -> tuple[Any, int]:
+def load_params(directory: str | AnyPath, abstract_params, step: int | None = None) -> tuple[Any, int]:
   """Returns the canonical parameters of a run's checkpoint, and its step; the newest by default.
 
   Raises:
     UserError: no such checkpoint, or one of another shape.
   """
-  with ocp.training.Checkpointer(epath.Path(directory).resolve()) as orbax:
+  with ocp.training.Checkpointer(epath.Path(absolute(as_path(directory)))) as orbax:
     steps = sorted(c.step for c in orbax.checkpoints)
     if not steps or (step is not None and step not in steps):
       raise UserError(f"{directory}: no checkpoint" + (f" of step {step}; there are {steps}" if steps else ""))

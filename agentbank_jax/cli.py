@@ -22,6 +22,7 @@ from agentbank_jax.errors import (
     did_you_mean,
 )
 from agentbank_jax.files import write_failure
+from agentbank_jax.paths import AnyPath, as_path, in_bucket
 
 
 class Verb(NamedTuple):
@@ -33,6 +34,8 @@ class Verb(NamedTuple):
     config: in configs/: the settings where no file is given, and the keys that a given file must have.
     required: whether a file must be given.
     shared: whether several processes can do it together.
+    bucket: whether its workdir may be in a bucket.
+    timed: whether it is told when this process was made.
     shortcuts: flags of its own -> the config keys they set.
   """
 
@@ -41,6 +44,8 @@ class Verb(NamedTuple):
   config: str
   required: bool = False
   shared: bool = False
+  bucket: bool = False
+  timed: bool = False
   shortcuts: tuple[tuple[str, str], ...] = ()
 
 
@@ -53,7 +58,7 @@ VERBS = {
     "inspect": Verb("show a record or a trajectory token by token, trained tokens coloured",
                     "data_prep.inspect_records", "inspect"),
     "train": Verb("tune a model on packed records; resumes where it stopped", "agentbank_jax.train",
-                  "train_tiny", required=True, shared=True),
+                  "train_tiny", required=True, shared=True, bucket=True, timed=True),
     "compile": Verb("compile a training config for a TPU pod nobody has at hand: does it fit?",
                     "agentbank_jax.compile", "train_tiny", required=True,
                     shortcuts=(("topology", "compile.topology"),)),
@@ -136,8 +141,9 @@ def _tell(error: BaseException | None, message: str) -> None:
   print(message, file=sys.stderr)
 
 
-def _run(name: str, verb: Verb, config, workdir: pathlib.Path) -> None:
+def _run(name: str, verb: Verb, config, workdir: AnyPath) -> None:
   from agentbank_jax import runtime
+  from agentbank_jax.goodput import process_started
   from agentbank_jax.summary import write_summary
   runtime.prepare()
   flags.FLAGS([name])  # absl's own, at their defaults: it complains about logging before that
@@ -146,7 +152,8 @@ def _run(name: str, verb: Verb, config, workdir: pathlib.Path) -> None:
   if "distributed" in config:
     distributed.join(config, verb.shared)
   try:
-    result = importlib.import_module(verb.module).run(config, workdir)
+    told = {"started": process_started()} if verb.timed else {}
+    result = importlib.import_module(verb.module).run(config, workdir, **told)
     if not distributed.is_lead():
       return
     path = write_summary(workdir, name, config, result, time.monotonic() - started)
@@ -164,7 +171,11 @@ def _parse(name: str, verb: Verb, argv: list[str]):
   """Returns the locked config of a verb, overrides applied, and the workdir."""
   values = command_line.parse(f"agentbank {name}", argv, _config_path(verb.config), required=verb.required,
                               workdir=f"runs/{name}", shortcuts=dict(verb.shortcuts))
-  return values.config, pathlib.Path(values.workdir)
+  workdir = as_path(values.workdir)
+  if in_bucket(workdir) and not verb.bucket:
+    raise UserError(f"--workdir={workdir}: {name} writes local files; give a folder of this machine, and copy it: "
+                    "gcloud storage cp -r")
+  return values.config, workdir
 
 
 def _config_path(name: str) -> pathlib.Path:

@@ -12,13 +12,13 @@ import dataclasses
 import functools
 import json
 import os
-import pathlib
 import sys
 from typing import Any
 
 import numpy as np
 
 from agentbank_jax.errors import UserError
+from agentbank_jax.paths import AnyPath, as_path
 
 _ARRAYS = ("tokens", "targets", "loss_mask", "segment_ids", "positions", "segment_tasks")
 
@@ -40,7 +40,7 @@ class PackedDataset:
     num_trained: trained tokens of each split.
   """
 
-  path: pathlib.Path
+  path: AnyPath
   seq_len: int
   max_segments: int
   vocab_size: int
@@ -58,7 +58,7 @@ class PackedDataset:
     Raises:
       UserError: no such directory, not a packed data set, or a damaged one.
     """
-    path = pathlib.Path(path)
+    path = as_path(path)
     if not path.is_dir():
       raise UserError(f"{path}: no such directory; `agentbank pack` writes packed data sets")
     pack, renderer = (_read_json(path, name) for name in ("pack.json", "renderer.json"))
@@ -188,7 +188,7 @@ def _empty_row(dataset: PackedDataset) -> dict[str, np.ndarray]:
           "positions": zeros, "segment_tasks": np.full(dataset.max_segments, -1, np.int32)}
 
 
-def _read_json(path: pathlib.Path, name: str) -> dict:
+def _read_json(path: AnyPath, name: str) -> dict:
   try:
     return json.loads((path / name).read_text())
   except FileNotFoundError:

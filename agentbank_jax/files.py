@@ -3,12 +3,15 @@
 from collections.abc import Callable, Iterator
 import contextlib
 import errno
+import json
 import os
 import pathlib
 import re
-import shutil
+import time
+from typing import Any
 
 from agentbank_jax.errors import UserError
+from agentbank_jax.paths import AnyPath, in_bucket, make_folder, remove
 
 _FAILURES = tuple(os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO))
 
@@ -24,11 +27,12 @@ def write_failure(error: BaseException) -> str | None:
 
 
 @contextlib.contextmanager
-def whole_folder(target: pathlib.Path, overwrite: bool = False, *, lead: bool = True,
-                 sync: Callable[[str], None] = lambda step: None) -> Iterator[pathlib.Path]:
+def whole_folder(target: AnyPath, overwrite: bool = False, *, lead: bool = True,
+                 sync: Callable[[str], None] = lambda step: None) -> Iterator[AnyPath]:
   """Yields an empty folder that becomes `target` when the block ends, or vanishes if the block raises.
 
-  Its name is fixed, so that what a killed run left behind is cleared by the next one.
+  Its name is fixed, so that what a killed run left behind is cleared by the next one. In a bucket, where no folder can
+  be renamed, it is `target` itself: write last what the folder is opened by, so that a kill leaves nothing that opens.
 
   Args:
     target: where the folder shall appear.
@@ -42,28 +46,29 @@ def whole_folder(target: pathlib.Path, overwrite: bool = False, *, lead: bool = 
   if target.exists() and not overwrite:
     raise UserError(f"{target} is already there; choose another target or set overwrite")
   partial, old = (target.with_name(f".{target.name}.{kind}") for kind in ("partial", "old"))
+  if in_bucket(target):
+    partial = target
   sync("every process has looked for the target")
   if lead:
-    _remove(partial)
-    partial.mkdir(parents=True)
+    remove(partial)
+    make_folder(partial)
   sync("the folder is there")
   try:
     yield partial
     sync("every process has written")
-    if lead:
-      _remove(old)
+    if lead and partial != target:
+      remove(old)
       if target.exists():
         target.rename(old)
       partial.rename(target)
-      _remove(old)
+      remove(old)
     sync("the target is there")
-  except Exception as e:
+  except BaseException as e:
+    if lead:
+      remove(partial)
     if reason := write_failure(e):
       raise UserError(f"{target} was not written: {reason}; make room, or choose another place") from e
     raise
-  finally:
-    if lead:
-      _remove(partial)
 
 
 class LineFile:
@@ -93,8 +98,57 @@ class LineFile:
     self._file.close()
 
 
-def _remove(path: pathlib.Path):
-  if path.is_dir():
-    shutil.rmtree(path)
-  else:
-    path.unlink(missing_ok=True)
+class BucketLineFile:
+  """The same in a bucket, where nothing can be appended to: the whole is written anew, at `sync` and at `close`.
+
+  Between them a line does so that comes `_SECONDS` after the last time: a kill takes no older ones with it.
+  """
+
+  _SECONDS = 30.0
+
+  def __init__(self, path: AnyPath):
+    self._path = path
+    self._content = path.read_bytes() if path.exists() else b""
+    self._written = time.monotonic()
+
+  def append(self, line: str) -> None:
+    self._content += line.encode() + b"\n"
+    if time.monotonic() - self._written > self._SECONDS:
+      self.sync()
+
+  def sync(self) -> None:
+    self._path.write_bytes(self._content)
+    self._written = time.monotonic()
+
+  def close(self) -> None:
+    self.sync()
+
+
+def line_file(path: AnyPath) -> LineFile | BucketLineFile:
+  """Opens a file for appending lines, wherever it is."""
+  return BucketLineFile(path) if in_bucket(path) else LineFile(path)
+
+
+def read_lines(path: AnyPath, what: str, *keys: str) -> list[dict[str, Any]]:
+  """Returns the JSON objects of a `LineFile`, none where there is no file; without a last line that a kill has torn.
+
+  Args:
+    what: the lines are, for the message: "metrics".
+    keys: that each line must have.
+
+  Raises:
+    UserError: a line of another kind.
+  """
+  lines = path.read_text().splitlines() if path.exists() else []
+  found = []
+  for number, line in enumerate(lines, 1):
+    try:
+      value = json.loads(line)
+    except ValueError:
+      if number == len(lines):
+        break
+      value = None
+    if not (isinstance(value, dict) and value.keys() >= set(keys)):
+      raise UserError(f"{path} line {number} is not a {what} line; move the file away")
+    found.append(value)
+  return found

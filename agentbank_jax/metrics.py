@@ -2,19 +2,20 @@
 
 from collections.abc import Mapping
 import json
-import pathlib
 import time
 
 from agentbank_jax.errors import UserError
-from agentbank_jax.files import LineFile
+from agentbank_jax.files import line_file, read_lines
 from agentbank_jax.flops import matmul_params
 from agentbank_jax.models.config import LlamaConfig
+from agentbank_jax.paths import AnyPath
+from agentbank_jax.trajectory_io import atomic_path
 
 
 class MetricsLog:
   """Appends to `metrics.jsonl` in a folder; also TensorBoard event files where asked."""
 
-  def __init__(self, folder: pathlib.Path, resume_step: int, tensorboard: bool, lead: bool = True):
+  def __init__(self, folder: AnyPath, resume_step: int, tensorboard: bool, lead: bool = True):
     """Args:
       resume_step: lines of later steps, which a resumed run will write again, are taken away.
       tensorboard: needs the package tensorboardX.
@@ -27,17 +28,10 @@ class MetricsLog:
     if not lead:
       return
     path = folder / "metrics.jsonl"
-    kept = []
-    if path.exists():
-      for number, line in enumerate(path.read_text().splitlines(), 1):
-        try:
-          if json.loads(line)["step"] <= resume_step:
-            kept.append(line)
-        except (ValueError, KeyError, TypeError):
-          if line != path.read_text().splitlines()[-1]:  # the last line may be torn by a kill
-            raise UserError(f"{path} line {number} is not a metrics line; move the file away") from None
-    path.write_text("".join(line + "\n" for line in kept))
-    self._file = LineFile(path)
+    kept = [line for line in read_lines(path, "metrics", "step") if line["step"] <= resume_step]
+    with atomic_path(path) as temporary:
+      temporary.write_text("".join(json.dumps(line) + "\n" for line in kept))
+    self._file = line_file(path)
     if tensorboard:
       try:
         from tensorboardX import SummaryWriter
@@ -53,6 +47,11 @@ class MetricsLog:
     if self._board:
       for name, value in values.items():
         self._board.add_scalar(name, value, step)
+
+  def sync(self) -> None:
+    """Makes what was written survive the machine, and appear where it is in a bucket."""
+    if self._file:
+      self._file.sync()
 
   def close(self) -> None:
     if self._file:

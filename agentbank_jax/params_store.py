@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping
 import dataclasses
-import pathlib
 import sys
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from agentbank_jax.errors import UserError
+from agentbank_jax.paths import AnyPath, absolute
 
 # Readers fetch whole chunks: these are small enough that a host which needs a part reads little more than it.
 _CHUNK_BYTES = 64 * 2**20
@@ -45,43 +45,43 @@ def _unraisable(unraisable) -> None:
     _other_unraisable(unraisable)
 
 
-def save_params(path: pathlib.Path, params: Mapping[str, Any]):
+def save_params(path: AnyPath, params: Mapping[str, Any]):
   """Saves a nested dict of arrays. With several processes all call it, each writes what it holds.
 
   Raises:
     ValueError: `path` is there already.
   """
   with _context():
-    ocp.save(path.absolute(), params)
+    ocp.save(absolute(path), params)
 
 
-def save_params_one_by_one(path: pathlib.Path, leaves: Iterable[tuple[str, np.ndarray]]):
+def save_params_one_by_one(path: AnyPath, leaves: Iterable[tuple[str, np.ndarray]]):
   """Saves (dotted name, array) pairs as they come: one array in memory at a time. One process only.
 
   `path` appears when the last pair is written.
   """
-  path = path.absolute()
+  path = absolute(path)
   with _context():
     for name, array in leaves:
       ocp.partial.save(path, traverse_util.unflatten_dict({name: array}, sep="."))
     ocp.partial.finalize(path)
 
 
-def read_metadata(path: pathlib.Path) -> dict[str, Leaf]:
+def read_metadata(path: AnyPath) -> dict[str, Leaf]:
   """Returns shape and dtype of each stored parameter by its dotted name, e.g. "layers.attention.q.kernel".
 
   Raises:
     UserError: there are no parameters at `path`, or writing them was never finished.
   """
   try:
-    tree = ocp.metadata(path.absolute()).metadata
+    tree = ocp.metadata(absolute(path)).metadata
   except (ocp.errors.InvalidLayoutError, FileNotFoundError) as e:
     raise UserError(f"{path}: no complete parameters here ({e})") from None
   leaves = traverse_util.flatten_dict(tree, sep=".")
   return {name: Leaf(tuple(leaf.shape), np.dtype(leaf.dtype)) for name, leaf in leaves.items()}
 
 
-def load_params(path: pathlib.Path, abstract: Mapping[str, jax.ShapeDtypeStruct | Leaf]) -> dict[str, Any]:
+def load_params(path: AnyPath, abstract: Mapping[str, jax.ShapeDtypeStruct | Leaf]) -> dict[str, Any]:
   """Loads parameters, cast to the dtypes asked for. Each process reads what its devices need, no more.
 
   Args:
@@ -95,7 +95,7 @@ def load_params(path: pathlib.Path, abstract: Mapping[str, jax.ShapeDtypeStruct 
   wanted = {name: np.empty(leaf.shape, leaf.dtype) if isinstance(leaf, Leaf) else leaf
             for name, leaf in abstract.items()}
   tree = {name: wanted.get(name, ocp.PLACEHOLDER) for name in read_metadata(path)}
-  loaded = ocp.load(path.absolute(), traverse_util.unflatten_dict(tree, sep="."))
+  loaded = ocp.load(absolute(path), traverse_util.unflatten_dict(tree, sep="."))
   flat = traverse_util.flatten_dict(loaded, sep=".")
   return traverse_util.unflatten_dict({name: flat[name] for name in wanted}, sep=".")
 

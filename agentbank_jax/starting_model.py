@@ -1,7 +1,6 @@
 """What a training run starts from: the architecture that its config asks for, and the weights."""
 
 import dataclasses
-import pathlib
 
 from absl import logging
 import jax
@@ -16,6 +15,7 @@ from agentbank_jax.models import llama
 from agentbank_jax.models.config import LlamaConfig, LoraConfig, override, param_shapes
 from agentbank_jax.models.execution import Execution
 from agentbank_jax.models.presets import preset
+from agentbank_jax.paths import as_path
 from agentbank_jax.state import with_adapters
 
 
@@ -38,7 +38,7 @@ def architecture(config) -> LlamaConfig:
     model = override(start, config.overrides)
   except UserError as e:
     raise UserError(f"model.overrides: {e}") from None
-  if config.init_from is not None and pathlib.Path(config.init_from).is_dir():
+  if config.init_from is not None and as_path(config.init_from).is_dir():
     _check_stored(model, Bundle.open(config.init_from).config, config)
   if config.lora.rank:
     adapters = LoraConfig(config.lora.rank, config.lora.alpha, tuple(config.lora.targets), config.lora.base)

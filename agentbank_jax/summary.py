@@ -10,13 +10,14 @@ import platform
 import subprocess
 from typing import Any
 
+from agentbank_jax.paths import AnyPath
 from agentbank_jax.trajectory_io import atomic_path
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "transformers",
             "tokenizers", "numpy")
 
 
-def write_summary(workdir: pathlib.Path, verb: str, config, result: Mapping[str, Any], seconds: float) -> pathlib.Path:
+def write_summary(workdir: AnyPath, verb: str, config, result: Mapping[str, Any], seconds: float) -> AnyPath:
   """Writes `workdir/summary.json`: the verb's own result first, then config, seed, versions, revision, wall time.
 
   The file appears whole or not at all.

@@ -20,6 +20,7 @@ import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, trainers
 
 from agentbank_jax.errors import UserError
+from agentbank_jax.paths import as_path, local_copy
 from agentbank_jax.text_encoder import TextEncoder
 
 # Llama 3's split of text into words, digits in threes from the left; but a number has the space before it, as a word
@@ -153,8 +154,9 @@ def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
   Raises:
     UserError: nothing there, a broken file, no eos token, or no fast tokenizer.
   """
-  path = pathlib.Path(path)
-  backend, special, template = _read(path)
+  path = as_path(path)
+  with local_copy(path) as local:
+    backend, special, template = _read(local)
   try:
     return Tokenizer(backend, special, template)
   except UserError as e:

@@ -5,7 +5,7 @@ import contextlib
 import dataclasses
 import math
 import operator
-import pathlib
+import os
 import signal
 import time
 from typing import Any
@@ -14,43 +14,51 @@ import jax
 import numpy as np
 from tqdm import tqdm
 
-from agentbank_jax import data, distributed, flops
+from agentbank_jax import data, distributed, flops, goodput, notices
 from agentbank_jax import step as steps
 from agentbank_jax.bundle import write_bundle
 from agentbank_jax.checkpoint import Checkpoints
 from agentbank_jax.convert.peft import write_adapter
 from agentbank_jax.errors import Interrupted, UserError
+from agentbank_jax.goodput import Goodput
 from agentbank_jax.metrics import MetricsLog, Throughput
 from agentbank_jax.models import execution as execution_lib
 from agentbank_jax.models import lora
 from agentbank_jax.models.config import num_params
 from agentbank_jax.optim import make_optimizer, make_schedule
+from agentbank_jax.paths import AnyPath, make_folder
 from agentbank_jax.sharding import global_batch, make_sharding
 from agentbank_jax.starting_model import architecture, fit_to_data, starting_params
 from agentbank_jax.state import abstract_state, canonical, init_state, place
 
 
-def run(config, workdir: pathlib.Path) -> dict[str, Any]:
+def run(config, workdir: AnyPath, started: float | None = None) -> dict[str, Any]:
   """Trains a model on packed rows; resumes where a run in `workdir` stopped. See `configs/train_tiny.py`.
 
-  Leaves in `workdir`: checkpoints/, metrics.jsonl, and model/ (a bundle) at the end.
+  Leaves in `workdir`: checkpoints/, metrics.jsonl, goodput.jsonl, and model/ (a bundle) at the end.
+
+  Args:
+    started: when this process was made, in unix seconds, for the account of its time; None: now.
 
   Returns:
-    The summary: steps, last losses, counts, rates.
+    The summary: steps, last losses, counts, rates, goodput.
 
   Raises:
     UserError: anything in config or data that does not fit; a loss that is not finite.
     Interrupted: SIGTERM or SIGINT came; the state is saved.
   """
-  trainer = distributed.start_together("trainer", lambda: Trainer(config, workdir), config.distributed.start_seconds)
+  started = time.time() if started is None else started
+  trainer = distributed.start_together("trainer", lambda: Trainer(config, workdir, started),
+                                       config.distributed.start_seconds)
   return trainer.run()
 
 
 class Trainer:
   """One training run: what is fixed during it, and the loop over it."""
 
-  def __init__(self, config, workdir: pathlib.Path):
+  def __init__(self, config, workdir: AnyPath, started: float | None = None):
     self.config, self.workdir = config, workdir
+    self.goodput = Goodput(workdir / "goodput.jsonl", started, lead=jax.process_index() == 0)
     self.dataset = data.PackedDataset.open(config.data.path)
     self.model = fit_to_data(architecture(config.model), self.dataset)
     sharding = None
@@ -71,20 +79,29 @@ class Trainer:
                             flops.peak_flops(jax.devices()[0].device_kind, config.train.peak_flops))
 
   def run(self) -> dict[str, Any]:
-    train = self.config.train
-    self.workdir.mkdir(parents=True, exist_ok=True)
+    train, lead = self.config.train, jax.process_index() == 0
+    make_folder(self.workdir)
     folder = self.workdir / "checkpoints"
-    with Checkpoints(folder, train.keep_last, train.keep_every) as checkpoints, _Signals() as stop:
-      state, record = self._start(checkpoints)
-      first = int(state.step)
-      log = MetricsLog(self.workdir, first, train.tensorboard, lead=jax.process_index() == 0)
-      with contextlib.closing(log):
-        state, last = self._loop(state, first, checkpoints, log, stop)
-      checkpoints.save(canonical(state, self.execution), self._record(), wait=True)
-    if train.write_model is not None:
-      self._write_model(state)
-    if self.model.lora and train.write_adapter:
-      self._write_adapter(state)
+    with contextlib.closing(self.goodput):
+      with (Checkpoints(folder, train.keep_last, train.keep_every) as checkpoints, _Signals() as stop,
+            notices.Watch(train.maintenance, stop.request)):
+        state, record = self._start(checkpoints)
+        first = int(state.step)
+        self.goodput.open(first)
+        log = MetricsLog(self.workdir, first, train.tensorboard, lead)
+        with contextlib.closing(log):
+          state, last = self._loop(state, first, checkpoints, log, stop)
+        with self.goodput.within("checkpoint"):
+          checkpoints.save(canonical(state, self.execution), self._record(), wait=True)
+      self.goodput.enter("end")
+      if train.write_model is not None:
+        self._write_model(state)
+      if self.model.lora and train.write_adapter:
+        self._write_adapter(state)
+      self.goodput.write(self.total_steps)
+    spent = self.goodput.report()
+    if spent:
+      print(goodput.describe(spent), flush=True)
     return {
         "steps": self.total_steps,
         "resumed_from": first if record else None,
@@ -96,6 +113,7 @@ class Trainer:
         "flops_formula": flops.FORMULA,
         "execution": {f.name: getattr(self.execution, f.name) for f in dataclasses.fields(self.execution)
                       if f.name != "sharding"},
+        "goodput": spent,
     }
 
   def _start(self, checkpoints: Checkpoints):
@@ -134,8 +152,11 @@ class Trainer:
     with tqdm(total=self.total_steps, initial=first, desc="train", unit="step",
               disable=jax.process_index() != 0) as bar:
       for number in range(first + 1, self.total_steps + 1):
-        host_batch = next(batches)
-        state, metrics = self.train_step(state, self._to_device(host_batch, self.batch_size))
+        with self.goodput.within("input"):
+          host_batch = next(batches)
+          batch = self._to_device(host_batch, self.batch_size)
+        state, metrics = self.train_step(state, batch)
+        self.goodput.enter("step")  # the first is compiled by now
         if pending is not None:
           last |= self._report(*pending, log, bar)
         pending = (number, metrics, host_batch)
@@ -148,11 +169,15 @@ class Trainer:
         last |= self._report(*pending, log, bar)
         pending, began = None, time.perf_counter()
         if evaluate and "eval" in self.dataset.num_rows:
-          values = self.evaluate(state.params)
+          with self.goodput.within("evaluation"):
+            values = self.evaluate(state.params)
           log.write(number, values)
           last |= values
         if save:
-          checkpoints.save(canonical(state, self.execution), self._record(), wait=stopping)
+          with self.goodput.within("checkpoint"):
+            log.sync()
+            checkpoints.save(canonical(state, self.execution), self._record(), wait=stopping)
+          self.goodput.write(number, sync=True)
         self.rates.exclude(time.perf_counter() - began)
         if stopping and not last_step:
           raise Interrupted(f"stopped at step {number} of {self.total_steps}; saved. Run the same command to go on")
@@ -164,7 +189,8 @@ class Trainer:
     if not (math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"])):
       part = "" if self.readers == 1 else f"_rows_{self.reader}_of_{self.readers}"
       path = self.workdir / f"not_finite_step_{number}{part}.npz"
-      np.savez(path, **host_batch)
+      with path.open("wb") as file:
+        np.savez(file, **host_batch)
       raise UserError(f"loss {values['loss']}, gradient norm {values['grad_norm']} at step {number}: not finite. "
                       f"The batch is in {path}; the last checkpoint is from before")
     positions = host_batch["positions"][host_batch["segment_ids"] != 0].astype(np.int64) + 1
@@ -177,6 +203,7 @@ class Trainer:
       return {}
     values |= self.rates.report()
     log.write(number, values)
+    self.goodput.write(number)
     bar.set_postfix(loss=f"{values['loss']:.3f}", tokens_s=f"{values['tokens_per_second']:.0f}")
     return values
 
@@ -229,10 +256,11 @@ class _Signals:
   """Notes SIGTERM and SIGINT instead of dying of them; the loop asks between steps.
 
   Of several processes one alone may be told, and all must stop after the same step. So there jax takes SIGTERM, and
-  lets all processes agree on a step (`reached_preemption_sync_point`); SIGINT is passed on to it.
+  lets all processes agree on a step (`reached_preemption_sync_point`); SIGINT and `request` are passed on to it.
   """
 
-  received = False
+  received = False  # asked to stop, by whomever
+  _signalled = False
 
   def reached(self, step: int) -> bool:
     """Whether to stop after `step`; every process gets the same answer. Ask once after every step."""
@@ -240,6 +268,12 @@ class _Signals:
       return self.received
     from jax.experimental import multihost_utils
     return multihost_utils.reached_preemption_sync_point(step)
+
+  def request(self) -> None:
+    """Asks for the stop, from any thread; a signal that comes after it is the first."""
+    self.received = True
+    if jax.process_count() > 1:
+      os.kill(os.getpid(), signal.SIGTERM)
 
   def __enter__(self):
     self._old = {}
@@ -249,10 +283,10 @@ class _Signals:
     return self
 
   def _note(self, number, frame):
-    if self.received:  # asked twice: now
+    if self._signalled:  # asked twice: now
       signal.signal(number, self._old[number])
       signal.raise_signal(number)
-    self.received = True
+    self.received = self._signalled = True
     if jax.process_count() > 1:
       signal.raise_signal(signal.SIGTERM)
 
@@ -268,6 +302,7 @@ def _check_settings(config, execution: execution_lib.Execution, dataset: data.Pa
   for key, least in lowest.items():
     if (value := operator.attrgetter(key)(config)) < least:
       raise UserError(f"{key} is {value}; it must be at least {least}")
+  notices.check(config.train.maintenance)
   if config.data.seq_len not in (None, dataset.seq_len):
     raise UserError(f"data.seq_len is {config.data.seq_len}, the rows of {dataset.path} have {dataset.seq_len} "
                     "positions; pack again with that seq_len, or set data.seq_len to None")

@@ -12,10 +12,12 @@ import gzip
 import json
 import os
 import pathlib
+import tempfile
 from typing import Any
 import zlib
 
 from agentbank_jax.errors import UserError
+from agentbank_jax.paths import as_path, in_bucket
 from agentbank_jax.trajectory import Trajectory, TrajectoryError
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
@@ -68,8 +70,17 @@ def write_trajectories(path: str | os.PathLike, rows: Iterable[Trajectory]) -> i
 
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike) -> Iterator[pathlib.Path]:
-  """Yields a temporary sibling of `path`, renamed to `path` on success and removed on failure."""
-  path = pathlib.Path(path)
+  """Yields a temporary sibling of `path`, renamed to `path` on success and removed on failure.
+
+  Where `path` is in a bucket, a temporary file of this machine, uploaded on success.
+  """
+  path = as_path(path)
+  if in_bucket(path):
+    with tempfile.TemporaryDirectory() as folder:
+      temporary = pathlib.Path(folder, path.name)
+      yield temporary
+      path.write_bytes(temporary.read_bytes())
+    return
   path.parent.mkdir(parents=True, exist_ok=True)
   temporary = path.with_name(f".partial.{path.name}")  # a fixed name: the next run clears a killed one's
   try:

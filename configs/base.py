@@ -59,6 +59,9 @@ def training() -> ConfigDict:
   config.train.checkpoint_every = 500  # 0: at the end alone
   config.train.keep_last = 2
   config.train.keep_every = optional(int)  # steps whose multiples are kept for good
+  # On machines of Google's cloud: save and stop (exit code 75) when the metadata server says that the machine is about
+  # to go, as SIGTERM does: auto | off. Elsewhere auto does nothing.
+  config.train.maintenance = "auto"
   config.train.tensorboard = False
   config.train.write_model = optional(str, "float32")  # float32 | bfloat16 | None: the model folder at the end
   config.train.write_adapter = True  # under LoRA: the adapter's folder too, in PEFT's format

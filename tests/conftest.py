@@ -19,3 +19,17 @@ def real_data() -> pathlib.Path:
   if not path.is_dir():
     pytest.skip(f"no real data at {path}; set AGENTBANK_REAL_DATA to a folder that has it")
   return path
+
+
+@pytest.fixture(scope="module")
+def compile_cache(tmp_path_factory):
+  """Programs that a module compiles more than once are read from disk the second time. Yields the cache's folder."""
+  import jax
+  settings = {"jax_compilation_cache_dir": str(tmp_path_factory.mktemp("cache")),
+              "jax_persistent_cache_min_compile_time_secs": 0.0, "jax_persistent_cache_min_entry_size_bytes": -1}
+  before = {name: getattr(jax.config, name) for name in settings}
+  for name, value in settings.items():
+    jax.config.update(name, value)
+  yield settings["jax_compilation_cache_dir"]
+  for name, value in before.items():
+    jax.config.update(name, value)

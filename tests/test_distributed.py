@@ -4,18 +4,17 @@ import contextlib
 import json
 import os
 import pathlib
-import random
 import re
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
 
 import jax
+import launched
+import metadata_server
 from ml_collections import ConfigDict
-import numpy as np
 import pytest
 from training_samples import save_packed, write_training_config
 
@@ -281,60 +280,16 @@ def test_each_process_reads_its_own_rows_alone(packed, count, monkeypatch):
   assert max(map(len, of_process)) <= -(-len(rows) // 8) * 8 // count
 
 
-# Really executed: `python -m launch run` with processes of this machine. They share no compilation cache: process 0
-# alone would find its programs there, and gloo waits no longer than 30 s for those that still compile.
-
-
-def _launch(folder, command, processes, devices, *flags, restarts=0):
-  environment = {name: value for name, value in os.environ.items() if name not in ("XLA_FLAGS", "JAX_PLATFORMS")}
-  return subprocess.Popen(
-      [sys.executable, "-m", "launch", "run", "--config=launch/configs/local.py", f"--workdir={folder / 'launch'}",
-       f"--config.processes={processes}", f"--config.devices={devices}", f"--config.max_restarts={restarts}",
-       f"--config.command={command}", *flags],
-      cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-      env=environment | {"PYTHONPATH": str(ROOT)})
-
-
-def _train(folder, packed, processes, devices, settings=(), restarts=3):
-  """Starts a run. On a machine that is too busy, gloo gives up after 30 s of waiting for a process that compiles."""
-  folder.mkdir(exist_ok=True)
-  config = write_training_config(folder / "config.py", packed, {"train.steps": 2} | dict(settings), {"num_layers": 1})
-  command = (f"exec {sys.executable} -m agentbank_jax.cli train --config={config} --workdir={folder / 'run'} "
-             f"--config.distributed.start_seconds=300 --config.distributed.heartbeat_seconds=100")
-  return _launch(folder, command, processes, devices, restarts=restarts)
-
-
-def _finish(launcher, code=0):
-  out, _ = launcher.communicate()
-  assert launcher.returncode == code, out
-  return out
-
-
-def _logs(folder):
-  attempts = sorted((folder / "launch" / "logs").iterdir(), key=lambda path: int(path.name.rpartition("-")[2]))
-  return {path.stem: path.read_text() for path in attempts[-1].iterdir()}
-
-
-def _lines(folder):
-  lines = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
-  return [line for line in lines if "loss" in line]
-
-
-def _assert_same(lines, expected, rtol):
-  assert [line["step"] for line in lines] == [line["step"] for line in expected]
-  for name in ("tokens", "trained_tokens"):  # the same rows in every batch
-    assert [line[name] for line in lines] == [line[name] for line in expected]
-  for name in ("loss", "grad_norm"):
-    np.testing.assert_allclose([line[name] for line in lines], [line[name] for line in expected], rtol=rtol)
+# Really executed, see `launched`.
 
 
 def test_two_processes_do_what_one_does_and_one_of_them_prints(packed, tmp_path):
-  launchers = [_train(tmp_path / name, packed, processes, 2 // processes)
+  launchers = [launched.train(tmp_path / name, packed, processes, 2 // processes)
                for name, processes in (("one", 1), ("two", 2))]
   for launcher in launchers:
-    _finish(launcher)
-  _assert_same(_lines(tmp_path / "two"), _lines(tmp_path / "one"), rtol=1e-5)
-  logs = _logs(tmp_path / "two")
+    launched.finish(launcher)
+  launched.assert_same(tmp_path / "two", tmp_path / "one", rtol=1e-5)
+  logs = launched.logs(tmp_path / "two")
   assert "summary: " in logs["process-0"] and "train: 100%" in logs["process-0"]
   assert "summary: " not in logs["process-1"] and "train:" not in logs["process-1"]
   summary = json.loads((tmp_path / "two" / "run" / "summary.json").read_text())
@@ -350,8 +305,8 @@ def test_one_process_that_cannot_start_stops_all_with_its_reason(packed, tmp_pat
   config = write_training_config(tmp_path / "config.py", "packed")
   command = (f"cd {tmp_path}/$JAX_PROCESS_ID && exec {sys.executable} -m agentbank_jax.cli train --config={config} "
              f"--workdir={tmp_path / 'run'} --config.distributed.start_seconds=300")
-  out = _finish(_launch(tmp_path, command, 2, 1), code=2)
-  host, logs = socket.gethostname(), _logs(tmp_path)
+  out = launched.finish(launched.launch(tmp_path, command, 2, 1), code=2)
+  host, logs = socket.gethostname(), launched.logs(tmp_path)
   assert logs["process-0"].endswith(f"agentbank: error: process 1 on {host}: packed: no such directory; "
                                     "`agentbank pack` writes packed data sets\n")
   assert logs["process-1"].endswith("agentbank: error: packed: no such directory; `agentbank pack` writes packed data "
@@ -363,65 +318,36 @@ def test_processes_that_do_not_come_end_the_others_with_69(packed, tmp_path):
   config = write_training_config(tmp_path / "config.py", packed)
   command = (f"[ $JAX_PROCESS_ID != 1 ] || exec sleep 600; exec {sys.executable} -m agentbank_jax.cli train "
              f"--config={config} --workdir={tmp_path / 'run'} --config.distributed.start_seconds=5")
-  _finish(_launch(tmp_path, command, 2, 1, "--config.grace_seconds=1"), code=69)
-  assert _logs(tmp_path)["process-0"].endswith(
+  launched.finish(launched.launch(tmp_path, command, 2, 1, "--config.grace_seconds=1"), code=69)
+  assert launched.logs(tmp_path)["process-0"].endswith(
       f"agentbank: 1 of 2 processes did not report in within 5 s: 1. Here are: 0 on {socket.gethostname()}. "
       "Look at the logs of the missing ones\n")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mesh", [{}, {"mesh.data": 2, "mesh.fsdp": 2, "mesh.tensor": 2},
-                                  {"mesh.fsdp": 2, "mesh.tensor": 4}], ids=["fsdp8", "2x2x2", "tensor4"])
-def test_one_two_and_four_processes_of_eight_devices_do_the_same(packed, tmp_path, mesh):
-  """The losses of 20 steps differ by less than 1e-6, relatively (1.2e-7 seen, a float32's last bit): sums over devices
-  of one process and of several are taken in another order."""
-  settings = {"train.steps": 20} | mesh
-  for processes in (1, 2, 4):
-    _finish(_train(tmp_path / str(processes), packed, processes, 8 // processes, settings))
-  one, two, four = (_lines(tmp_path / str(processes)) for processes in (1, 2, 4))
-  assert len(one) == 20
-  _assert_same(two, one, rtol=1e-6)
-  _assert_same(four, one, rtol=1e-6)
-
-
-def _processes_of(launcher):
-  """Returns the process ids of a launcher's children, in the processes' order."""
-  import psutil
-  return [child.pid for child in sorted(psutil.Process(launcher.pid).children(), key=lambda child: child.pid)]
-
-
-def _wait_for_step(folder, step, launcher):
-  log = folder / "run" / "metrics.jsonl"
-  while not (log.exists() and log.read_bytes().count(b"\n") >= step):
-    assert launcher.poll() is None, launcher.communicate()
-    time.sleep(0.05)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("processes, rtol", [(4, 0), (2, 1e-6)])
-def test_killed_in_four_processes_it_goes_on(packed, tmp_path, processes, rtol):
-  """Bit for bit in as many processes; in fewer, with the same mesh, up to the last bit of a sum."""
-  settings = {"train.steps": 20, "train.checkpoint_every": 4}
-  _finish(_train(tmp_path / "unbroken", packed, 4, 2, settings))
-  launcher = _train(tmp_path / "killed", packed, 4, 2, settings, restarts=3 if processes == 4 else 0)
-  _wait_for_step(tmp_path / "killed", random.randint(9, 16), launcher)  # the checkpoint of step 4 is complete by then
-  os.kill(_processes_of(launcher)[random.randrange(4)], signal.SIGKILL)
-  out = _finish(launcher, code=0 if processes == 4 else 137)  # the launcher itself starts the four again
-  assert "was killed by SIGKILL or lost (exit code 137)" in out
-  if processes != 4:
-    _finish(_train(tmp_path / "killed", packed, processes, 8 // processes, settings))
-  summary = json.loads((tmp_path / "killed" / "run" / "summary.json").read_text())
-  assert summary["resumed_from"] >= 4
-  _assert_same(_lines(tmp_path / "killed"), _lines(tmp_path / "unbroken"), rtol=rtol)
-
-
-@pytest.mark.slow
 def test_sigterm_to_one_process_stops_all_after_the_same_step(packed, tmp_path):
   settings = {"train.steps": 400, "train.checkpoint_every": 0}
-  launcher = _train(tmp_path / "run", packed, 4, 2, settings, restarts=0)
-  _wait_for_step(tmp_path / "run", 5, launcher)
-  os.kill(_processes_of(launcher)[2], signal.SIGTERM)  # as a machine that is to be preempted, alone
-  out = _finish(launcher, code=75)
+  launcher = launched.train(tmp_path / "run", packed, 4, 2, settings, restarts=0)
+  launched.wait_for_step(tmp_path / "run", 5, launcher)
+  os.kill(launched.processes_of(launcher)[2], signal.SIGTERM)  # as a machine that is to be preempted, alone
+  out = launched.finish(launcher, code=75)
   assert out.count("was stopped and has saved (exit code 75)") >= 4
-  told = re.search(r"agentbank: stopped at step (\d+) of 400; saved", _logs(tmp_path / "run")["process-0"])
+  told = re.search(r"agentbank: stopped at step (\d+) of 400; saved", launched.logs(tmp_path / "run")["process-0"])
+  assert [path.name for path in (tmp_path / "run" / "run" / "checkpoints").iterdir()] == [told[1]]
+
+
+@pytest.mark.slow
+def test_a_notice_to_one_machine_stops_all_after_the_same_step(packed, tmp_path):
+  """The metadata server of process 1's machine says that it is about to go; the others have none."""
+  with metadata_server.serve() as server:
+    before = f"[ $JAX_PROCESS_ID != 1 ] || export GCE_METADATA_HOST={server.host}; "
+    launcher = launched.train(tmp_path / "run", packed, 4, 2, {"train.steps": 400, "train.checkpoint_every": 0},
+                              restarts=0, before=before)
+    launched.wait_for_step(tmp_path / "run", 5, launcher)
+    server.answers["preempted"] = "TRUE"
+    out = launched.finish(launcher, code=75)
+  assert out.count("was stopped and has saved (exit code 75)") >= 4
+  logs = launched.logs(tmp_path / "run")
+  assert "this machine is about to go (preempted: TRUE)" in logs["process-1"]
+  told = re.search(r"agentbank: stopped at step (\d+) of 400; saved", logs["process-0"])
   assert [path.name for path in (tmp_path / "run" / "run" / "checkpoints").iterdir()] == [told[1]]

@@ -205,6 +205,17 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(pattern, plain_state, 
     restore(tmp_path / "c")
 
 
+def test_a_half_deleted_checkpoint_goes_when_the_run_goes_on(plain_state, tmp_path):
+  """As a kill leaves it while older ones are deleted; those that are kept stay, be one of them damaged."""
+  save(tmp_path / "c", plain_state, [2, 3, 4, 5])
+  (tmp_path / "c" / "3" / "_CHECKPOINT_METADATA").unlink()
+  damage(tmp_path / "c" / "3", "_METADATA")
+  damage(tmp_path / "c" / "5", "*")
+  with checkpoint.Checkpoints(tmp_path / "c", 2, 2) as checkpoints:
+    assert checkpoints.steps() == [2, 4, 5]
+  assert sorted(path.name for path in (tmp_path / "c").iterdir()) == ["2", "4", "5"]
+
+
 def test_missing_checkpoints_are_told(plain_state, tmp_path):
   abstract = state.abstract_state(TINY, optimizer(), execution()).params
   (tmp_path / "empty").mkdir()

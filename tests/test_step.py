@@ -157,6 +157,22 @@ def test_a_mesh_may_cut_more_than_the_key_heads(params, truth):
   assert_same(run_batch(params, packed(range(12), rows=8), run), truth)
 
 
+def _program_operations(layers, how):
+  """Returns the operations of the train step's program before the compiler works on it."""
+  config = dataclasses.replace(TINY, num_layers=layers)
+  run, schedule = execution(how), optim.make_schedule(training().optim, 10)
+  tx = optim.make_optimizer(training().optim, schedule)
+  now = jax.eval_shape(lambda s: state.place(s, run, layers), state.abstract_state(config, tx, run))
+  batch = pack([[pair] for pair in conversations(4, 24)], 32)
+  return step.jit_train_step(config, run, tx, schedule, 1).lower(now, batch).as_text().count(" = ")
+
+
+def test_the_program_does_not_grow_with_depth():
+  """What compiling takes is that of its program: flat in the number of layers where they are scanned."""
+  assert _program_operations(2, "scan") == _program_operations(16, "scan")
+  assert _program_operations(16, "unroll") > 3 * _program_operations(2, "unroll")  # so this count can grow
+
+
 @pytest.mark.parametrize("run", [PLAIN, BLOCKED], ids=["full", "blocked"])
 def test_a_segment_never_changes_another_s_loss(run, params):
   nll = jax.jit(lambda p, batch: token_nll(p, batch, run))

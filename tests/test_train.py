@@ -37,17 +37,7 @@ LONG = {"train.steps": 60, "train.eval_every": 30, "train.checkpoint_every": 5, 
         "train.peak_flops": 1e12}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def compile_cache(tmp_path_factory):
-  """Most runs here compile the same programs; the second time they are read from disk."""
-  settings = {"jax_compilation_cache_dir": str(tmp_path_factory.mktemp("cache")),
-              "jax_persistent_cache_min_compile_time_secs": 0.0, "jax_persistent_cache_min_entry_size_bytes": -1}
-  before = {name: getattr(jax.config, name) for name in settings}
-  for name, value in settings.items():
-    jax.config.update(name, value)
-  yield settings["jax_compilation_cache_dir"]
-  for name, value in before.items():
-    jax.config.update(name, value)
+pytestmark = pytest.mark.usefixtures("compile_cache")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -237,10 +227,16 @@ def test_killed_in_the_middle_it_goes_on_bit_for_bit(unbroken, packed, tmp_path,
     time.sleep(0.002)
   victim.kill()
   assert victim.wait() == -signal.SIGKILL, "the run ended before it could be killed"
+  done = log.read_bytes().count(b'"loss"')  # a step's line, whole or not
   assert cli._main(args) == 0
   summary = json.loads((workdir / "summary.json").read_text())
   assert 5 <= summary["resumed_from"] < 60
   _assert_same_run(workdir, unbroken)
+  spent = summary["goodput"]
+  assert spent["starts"] == 2 and spent["goodput"] == spent["shares"]["step"]
+  assert spent["steps_redone"] in (done - summary["resumed_from"], done - 1 - summary["resumed_from"])
+  assert (spent["shares"]["redone"] > 0) == (spent["steps_redone"] > 0)
+  assert sum(spent["shares"].values()) == pytest.approx(1) and min(spent["shares"].values()) >= 0
 
 
 def test_sigterm_saves_and_exits_with_75(unbroken, packed, tmp_path, monkeypatch, capfd):

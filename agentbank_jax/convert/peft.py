@@ -2,21 +2,21 @@
 
 from collections.abc import Mapping
 import json
-import pathlib
 from typing import Any
 
 from flax import traverse_util
 import numpy as np
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from agentbank_jax.convert.mapping import TABLE
 from agentbank_jax.files import whole_folder
 from agentbank_jax.models.config import LlamaConfig
+from agentbank_jax.paths import AnyPath
 
 _PREFIX = "base_model.model."
 
 
-def write_adapter(path: pathlib.Path, adapters: Mapping[str, Any], config: LlamaConfig, base: str | None,
+def write_adapter(path: AnyPath, adapters: Mapping[str, Any], config: LlamaConfig, base: str | None,
                   overwrite: bool = False) -> None:
   """Writes a folder for `peft.PeftModel.from_pretrained`, whole or not at all.
 
@@ -44,5 +44,5 @@ def write_adapter(path: pathlib.Path, adapters: Mapping[str, Any], config: Llama
       "lora_alpha": lora.alpha, "lora_dropout": 0.0, "bias": "none", "fan_in_fan_out": False,
       "target_modules": sorted(modules), "inference_mode": True}
   with whole_folder(path, overwrite) as folder:
-    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    (folder / "adapter_model.safetensors").write_bytes(save(tensors, metadata={"format": "pt"}))
     (folder / "adapter_config.json").write_text(json.dumps(settings, indent=2) + "\n")

@@ -11,6 +11,7 @@ from agentbank_jax.convert.from_hf import import_hf
 from agentbank_jax.convert.to_hf import export_hf
 from agentbank_jax.errors import UserError
 from agentbank_jax.models.config import num_params
+from agentbank_jax.paths import as_path, in_bucket
 
 DTYPES = ("keep", "float32", "bfloat16")
 DIRECTIONS = ("from_hf", "to_hf")
@@ -31,7 +32,10 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> dict:
   for key in ("source", "target"):
     if not config[key]:
       raise UserError(f"config.{key} is not set; pass --config.{key}=FOLDER")
-  source, target = pathlib.Path(config.source), pathlib.Path(config.target)
+  source, target = as_path(config.source), as_path(config.target)
+  if config.direction == "to_hf" and in_bucket(target):
+    raise UserError(f"config.target is {target}: safetensors are written to local files alone; give a folder of this "
+                    "machine, and copy it")
 
   def verify(written: pathlib.Path):
     if not config.check.enabled:
