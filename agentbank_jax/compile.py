@@ -18,7 +18,7 @@ from agentbank_jax.decode import cache as kv
 from agentbank_jax.decode.programs import Slots, decode
 from agentbank_jax.decode.sampling import Sampling
 from agentbank_jax.errors import UserError
-from agentbank_jax.hlo import Traffic, collectives
+from agentbank_jax.hlo import SLICES, Traffic, collectives
 from agentbank_jax.models import execution as execution_lib
 from agentbank_jax.models import llama
 from agentbank_jax.models.config import LlamaConfig, num_params
@@ -113,13 +113,8 @@ def compile_step(config: ConfigDict, topology: Topology) -> Program:
     OutOfMemory: it does not fit.
     UserError: see `run`.
   """
-  sharding = make_sharding(config.mesh, config.rules, topology.devices())
-  model = architecture(config.model)
-  execution = execution_lib.resolve(config.execution, "tpu", sharding)
-  jitted, arguments = _STEPS[config.compile.step](config, model, execution)
   began = time.monotonic()
-  with _memory_errors():
-    compiled = jitted.lower(*arguments).compile()
+  compiled = compiled_step(config, topology)
   memory = compiled.memory_analysis()
   parts = {"arguments": memory.argument_size_in_bytes, "temporaries": memory.temp_size_in_bytes,
            "code": memory.generated_code_size_in_bytes}
@@ -127,12 +122,25 @@ def compile_step(config: ConfigDict, topology: Topology) -> Program:
                  collectives(compiled.as_text()), time.monotonic() - began)
 
 
+def compiled_step(config: ConfigDict, topology: Topology) -> jax.stages.Compiled:
+  """Returns a config's step, compiled; raises as `compile_step`."""
+  sharding = make_sharding(config.mesh, config.rules, topology.devices())
+  execution = execution_lib.resolve(config.execution, "tpu", sharding)
+  jitted, arguments = _STEPS[config.compile.step](config, architecture(config.model), execution)
+  with _memory_errors():
+    return jitted.lower(*arguments).compile()
+
+
 def _lower_for_gpus(config: ConfigDict, gpus: Gpus) -> dict[str, Any]:
   """Lowers the step for CUDA on a mesh of simulated devices, and says what that does not tell."""
   sharding = make_sharding(config.mesh, config.rules, gpus.devices())
   model, execution = architecture(config.model), execution_lib.resolve(config.execution, "gpu", sharding)
   jitted, arguments = _STEPS[config.compile.step](config, model, execution)
-  jitted.trace(*arguments).lower(lowering_platforms=("cuda",))
+  try:
+    jitted.trace(*arguments).lower(lowering_platforms=("cuda",))
+  except (ValueError, NotImplementedError) as e:  # what jax raises for an operation that a platform lacks
+    raise UserError(f"{gpus}: the step cannot be lowered for CUDA with execution.attention = {execution.attention!r}: "
+                    f"{' '.join(str(e).split())[:200]}") from e
   per_gpu = lambda a: math.prod(a.sharding.shard_shape(a.shape)) * a.dtype.itemsize
   arguments = sum(map(per_gpu, jax.tree.leaves(arguments))) / GIB
   fits = False if arguments > gpus.hbm_gib else None
@@ -208,10 +216,11 @@ def _estimate(config: ConfigDict, model: LlamaConfig, topology: Topology, progra
   per_token = flops.train_flops_per_token(model, keys)
   peak = flops.PEAK_FLOPS[topology.generation.device_kind]
   compute = rows * length * per_token / (topology.chips * peak)
-  links = sum(t.bytes for t in program.traffic.values()) / (topology.generation.ici_gb_s * 1e9)
+  within = sum(t.bytes for kind, t in program.traffic.items() if not kind.endswith(SLICES))
+  links = within / (topology.generation.ici_gb_s * 1e9)
   seconds = max(compute, links)
   return {"note": "a roofline, not a measurement: compute at the chips' peak, collectives at the links' full rate, "
-                  "overlapping wholly; rows full of one trajectory",
+                  "overlapping wholly, the network between slices left out; rows full of one trajectory",
           "model_flops_per_token": per_token, "compute_seconds": compute, "link_seconds": links,
           "step_seconds_at_least": seconds, "tokens_per_second_per_chip_at_most":
             rows * length / seconds / topology.chips, "formula": flops.FORMULA}

@@ -1,16 +1,19 @@
 """What a compiled program sends between devices, read from its text (HLO)."""
 
+import collections
 from collections.abc import Iterator
 import dataclasses
 import math
 import re
 
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
+SLICES = " between slices"
 _BYTES = {"pred": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4,
           "s64": 8, "u64": 8, "f64": 8}
 _COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.-]+) .*\{$")
 _SHAPE = re.compile(r"([a-z]+\d*)\[([\d,]*)\]")
 _OPERATION = re.compile(rf"= (.*?) ({'|'.join(KINDS)})(-start)?\(")
+_BETWEEN_SLICES = re.compile(r"= \((\S+), .* send\(.*_xla_megascale_transfer_type=\"(\w+)\"")
 _CHANNEL = re.compile(r"channel_id=(\d+)")
 _FUSED = re.compile(r" fusion\(.*calls=%?([\w.-]+)")
 _CALLED = re.compile(r"(?:calls|body|to_apply|branch_computations|called_computations)=\{?((?:%?[\w.-]+(?:, )?)+)\}?")
@@ -35,12 +38,17 @@ def collectives(text: str) -> dict[str, Traffic]:
   """Counts a program's collectives by kind; a loop's counts as often as it turns.
 
   XLA:TPU spreads one collective over several fusions that compute meanwhile; their common channel tells that it is one.
+  Between slices of a pod it sends, and the hosts do the rest: kinds of their own, "all-reduce between slices".
 
   Args:
     text: `jax.stages.Compiled.as_text()`.
   """
   computations = _computations(text)
-  total = {kind: Traffic() for kind in KINDS}
+  total = collections.defaultdict(Traffic)
+
+  def count(kind: str, times: int, size: int):
+    total[kind].count += times
+    total[kind].bytes += times * size
 
   def add(name: str, times: int):
     seen = set()
@@ -48,9 +56,11 @@ def collectives(text: str) -> dict[str, Traffic]:
       if match := _OPERATION.search(line):
         channel = _CHANNEL.search(line)
         if channel is None or (match[2], channel[1]) not in seen:
-          total[match[2]].count += times
-          total[match[2]].bytes += times * _result_bytes(match[1], started=bool(match[3]))
+          count(match[2], times, _result_bytes(match[1], started=bool(match[3])))
         seen.add((match[2], channel and channel[1]))
+      elif match := _BETWEEN_SLICES.search(line):
+        kind = match[2].lower().replace("_", "-") + SLICES
+        count(kind, times, _result_bytes(match[1], started=False))
       elif not _FUSED.search(line):
         trips = _trips(line, computations) if " while(" in line else 1
         for called in _CALLED.finditer(line):
@@ -58,7 +68,7 @@ def collectives(text: str) -> dict[str, Traffic]:
             add(callee.lstrip("%"), times * trips)
 
   add("ENTRY", 1)
-  return {kind: traffic for kind, traffic in total.items() if traffic.count}
+  return dict(sorted(total.items()))
 
 
 def _computations(text: str) -> dict[str, list[str]]:

@@ -6,6 +6,7 @@ program have, which is less than what is built in.
 
 import contextlib
 import dataclasses
+import importlib.util
 import math
 import os
 import re
@@ -77,9 +78,10 @@ class Topology:
     Raises:
       UserError: libtpu is not installed, or it knows no such grid.
     """
-    # libtpu asks a TPU VM's metadata server who it is unless told; there is none here.
+    # libtpu asks a TPU VM's metadata server who it is unless told; there is none here. Of several processes it lets
+    # only one in, because only one can have the chips; none of ours wants them.
     os.environ |= {"TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost",
-                   "TPU_ACCELERATOR_TYPE": self.accelerator_type}
+                   "TPU_ACCELERATOR_TYPE": self.accelerator_type, "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
     from jax.experimental import topologies
     grid = f"{self.generation.name}:{'x'.join(map(str, self.shape))}"
     options = {"num_slices": self.slices} if self.slices > 1 else {}
@@ -88,7 +90,7 @@ class Topology:
     try:
       return topologies.get_topology_desc(platform="tpu", topology_name=grid, **options).devices
     except Exception as e:  # jax raises what libtpu does
-      if "libtpu" in str(e) or "Unable to initialize backend" in str(e) or "Unknown backend" in str(e):
+      if importlib.util.find_spec("libtpu") is None:
         raise UserError("the TPU compiler is not installed: pip install 'agentbank-jax[tpu]'") from e
       raise UserError(f"the TPU compiler knows no topology {self}: {' '.join(str(e).split())[:200]}") from e
 
