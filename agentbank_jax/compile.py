@@ -231,7 +231,8 @@ def _print(result: dict[str, Any], topology: Topology) -> None:
   rows = [["peak memory", f"{peak:.2f} GiB of {topology.generation.hbm_gib} GiB per chip, "
                           f"{topology.generation.hbm_gib - peak:.2f} to spare"]]
   rows += [[name, f"{gib:.2f} GiB"] for name, gib in result["parts_gib"].items()]
-  rows += [[kind, f"{t['count']:,} of {t['bytes'] / GIB:.2f} GiB in all"] for kind, t in result["collectives"].items()]
+  each = "in all" if result["step"] == "train" else "for each token"  # how often decoding turns, the data decide
+  rows += [[kind, f"{t['count']:,} of {t['bytes'] / GIB:.2f} GiB {each}"] for kind, t in result["collectives"].items()]
   if "estimate" in result:
     e = result["estimate"]
     rows.append(["estimate (roofline)", f"at least {e['step_seconds_at_least']:.2f} s a step "

@@ -35,7 +35,7 @@ class Traffic:
 
 
 def collectives(text: str) -> dict[str, Traffic]:
-  """Counts a program's collectives by kind; a loop's counts as often as it turns.
+  """Counts a program's collectives by kind; a loop's counts as often as it turns, and once where nobody knows.
 
   XLA:TPU spreads one collective over several fusions that compute meanwhile; their common channel tells that it is one.
   Between slices of a pod it sends, and the hosts do the rest: kinds of their own, "all-reduce between slices".
