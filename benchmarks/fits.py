@@ -8,10 +8,8 @@
 Needs the TPU compiler (pip install 'agentbank-jax[tpu]') and no TPU. Appends to benchmarks/results/fits.jsonl.
 """
 
-from collections.abc import Iterator
 import datetime
 import importlib
-import itertools
 import json
 import math
 import pathlib
@@ -32,20 +30,20 @@ ONLY = flags.DEFINE_list("only", [], "configs; all where none is named")
 PLAN = flags.DEFINE_bool("plan", False, "print what tuning on AgentBank takes, compile nothing")
 TABLE = flags.DEFINE_bool("table", False, "print the table of what is there, compile nothing")
 
-# Config -> topologies, the first the one that its docstring names: one of each generation, and with which changes where
-# there are more chips than rows at a time.
+# Config -> topologies, one of each generation, the first the one that its docstring names; with changes of the config
+# where there are more chips than rows at a time.
 TOPOLOGIES = {
-    "samoyed_7b": {"v5e-16": "", "v4-32": "", "v5p-16": "", "v6e-16": ""},
-    "samoyed_7b_v5e8": {"v5e-8": "", "v4-16": "", "v5p-16": "", "v6e-8": ""},
-    "samoyed_13b": {"v5p-16": "", "v6e-16": "", "v5e-32": "data.micro_batches=2", "v4-32": ""},
-    "samoyed_70b": {"v5p-128": "", "v6e-64": "", "v5e-256": "mesh.context=4", "v4-256": "mesh.context=2"},
-    "lora_7b": {"v5e-4": "", "v4-8": "", "v5p-8": "", "v6e-4": ""},
-    "long_7b": {"v5p-32": "", "v6e-16": "", "v4-32": "", "v5e-64": "data.micro_batches=1 mesh.context=8"},
-    "lora_13b": {"v5e-8": "", "v4-8": "", "v5p-8": "", "v6e-4": ""},
-    "codellama_7b": {"v5e-16": "", "v4-32": "", "v5p-16": "", "v6e-16": ""},
-    "llama3_8b": {"v5e-16": "", "v4-32": "", "v5p-16": "", "v6e-16": ""},
-    "mistral_7b": {"v5e-16": "", "v4-32": "", "v5p-16": "", "v6e-16": ""},
-    "qwen2_5_7b": {"v5e-16": "", "v4-32": "", "v5p-16": "", "v6e-16": ""},
+    "samoyed_7b": ("v5e-16", "v5e-16 data.batch_size=16 data.micro_batches=1", "v4-32", "v5p-16", "v6e-16"),
+    "samoyed_7b_v5e8": ("v5e-8", "v4-16", "v5p-16", "v6e-8"),
+    "samoyed_13b": ("v5p-16", "v6e-16", "v5e-32 data.micro_batches=2", "v4-32"),
+    "samoyed_70b": ("v5p-128", "v6e-64", "v5e-256 mesh.context=4", "v4-256 mesh.context=2"),
+    "lora_7b": ("v5e-4", "v4-8", "v5p-8", "v6e-4"),
+    "long_7b": ("v5p-32", "v6e-16", "v4-32", "v5e-64 data.micro_batches=1 mesh.context=8"),
+    "lora_13b": ("v5e-8", "v4-8", "v5p-8", "v6e-4"),
+    "codellama_7b": ("v5e-16", "v4-32", "v5p-16", "v6e-16"),
+    "llama3_8b": ("v5e-16", "v4-32", "v5p-16", "v6e-16"),
+    "mistral_7b": ("v5e-16", "v4-32", "v5p-16", "v6e-16"),
+    "qwen2_5_7b": ("v5e-16", "v4-32", "v5p-16", "v6e-16"),
 }
 
 # AgentBank's trajectories (arXiv:2410.07706). How long they are nobody has published: 1,000 tokens is assumed, which is
@@ -54,10 +52,9 @@ TOPOLOGIES = {
 TRAJECTORIES, TOKENS_EACH, FILL, MFU = 51_287, 1_000, 0.98, 0.40
 
 
-def jobs() -> Iterator[tuple[str, str, str]]:
-  """Yields (config, topology, changes): the first topology of each config, then the second of each, and so on."""
-  columns = itertools.zip_longest(*([(c, t, w) for t, w in ts.items()] for c, ts in TOPOLOGIES.items()))
-  yield from filter(None, itertools.chain.from_iterable(columns))
+def jobs() -> list[tuple[str, str, str]]:
+  """Returns (config, topology, changes) of every line of the table."""
+  return [(config, *line.partition(" ")[::2]) for config, lines in TOPOLOGIES.items() for line in lines]
 
 
 def compile_one(config: str, topology: str, changes: str) -> dict:
@@ -79,21 +76,20 @@ def results() -> dict[tuple[str, str, str], dict]:
 def table(found: dict[tuple[str, str, str], dict]) -> str:
   """Returns the results as Markdown, in the order of `TOPOLOGIES`."""
   lines = ["| config | TPUs | chips | GiB per chip, of | fits | compiled in |", "|---|---|---|---|---|---|"]
-  for config, topologies in TOPOLOGIES.items():
-    for topology, changes in topologies.items():
-      if row := found.get((config, topology, changes)):
-        peak = "?" if row["peak_hbm_gib"] is None else f"{row['peak_hbm_gib']:.2f}"
-        seconds = f"{row['compile_seconds']:.0f} s" if row["fits"] else ""
-        name = f"`{config}`" + (f", `{changes}`" if changes else "")
-        lines.append(f"| {name} | {topology} | {row['chips']} | {peak}, {row['hbm_gib']} | "
-                     f"{'yes' if row['fits'] else 'no'} | {seconds} |")
+  for config, topology, changes in jobs():
+    if row := found.get((config, topology, changes)):
+      peak = "?" if row["peak_hbm_gib"] is None else f"{row['peak_hbm_gib']:.2f}"
+      seconds = f"{row['compile_seconds']:.0f} s" if row["fits"] else ""
+      name = f"`{config}`" + (f", `{changes}`" if changes else "")
+      lines.append(f"| {name} | {topology} | {row['chips']} | {peak}, {row['hbm_gib']} | "
+                   f"{'yes' if row['fits'] else 'no'} | {seconds} |")
   return "\n".join(lines)
 
 
 def plan(name: str) -> str:
   """Returns what tuning a config on AgentBank takes on the TPUs that its docstring names, in a line."""
   config = importlib.import_module(f"configs.{name}").get_config()
-  topology, model = parse_topology(next(iter(TOPOLOGIES[name]))), architecture(config.model)
+  topology, model = parse_topology(TOPOLOGIES[name][0]), architecture(config.model)
   rows = math.ceil(TRAJECTORIES * TOKENS_EACH / FILL / config.data.seq_len)
   steps = num_steps(rows, config.data.batch_size, config.train.epochs)
   positions = steps * config.data.batch_size * config.data.seq_len
@@ -108,7 +104,9 @@ def main(argv) -> None:
     print("\n".join(map(plan, TOPOLOGIES)))
     return
   (HERE / "results").mkdir(exist_ok=True)
-  for job in [] if TABLE.value else jobs():
+  # The first line of each config, then the second, and so on: what is most asked comes first.
+  line = lambda job: TOPOLOGIES[job[0]].index(" ".join(job[1:]).strip())
+  for job in [] if TABLE.value else sorted(jobs(), key=line):
     if (ONLY.value and job[0] not in ONLY.value) or job in results():
       continue
     summary = compile_one(*job)
