@@ -18,36 +18,25 @@ from agentbank_jax.decode import cache as kv
 from agentbank_jax.decode.programs import Slots, decode
 from agentbank_jax.decode.sampling import Sampling
 from agentbank_jax.errors import UserError
-from agentbank_jax.hlo import Traffic, collectives
+from agentbank_jax.hlo import SLICES, Traffic, collectives
 from agentbank_jax.models import execution as execution_lib
 from agentbank_jax.models import llama
 from agentbank_jax.models.config import LlamaConfig, num_params
 from agentbank_jax.models.execution import Execution
 from agentbank_jax.optim import make_optimizer, make_schedule
 from agentbank_jax.report.tables import Table, print_table
+from agentbank_jax.savers import OutOfMemory, as_flags, changed, nearest_that_fits
 from agentbank_jax.sharding import make_sharding
 from agentbank_jax.starting_model import architecture
 from agentbank_jax.state import abstract_state
-from agentbank_jax.topologies import Topology, parse_topology
+from agentbank_jax.topologies import Gpus, Topology, parse_topology
 
 GIB = 2**30
-STEPS = ("train", "decode")
+_GPU_CHECKED = ("the mesh divides every array; every operation has a CUDA lowering; size of the arguments (parameters, "
+                "optimizer state, batch)")
+_GPU_NOT_CHECKED = ("temporaries, and so whether it fits; kernels; collectives: compiling for GPUs needs jax's CUDA "
+                    "plugin and a GPU")
 _OUT_OF_MEMORY = re.compile(r"RESOURCE_EXHAUSTED|exceeds? available|[Oo]ut of memory|Ran out of memory")
-
-# What is tried, one after the other and each on top of the last, where a config does not fit; the first that does is
-# told. Ordered by what it costs: recomputation, precision of a moment, smaller micro-batches.
-_SAVERS = (
-    ("execution.remat", "full"),
-    ("execution.compute_dtype", "bfloat16"),
-    ("optim.mu_dtype", "bfloat16"),
-    ("data.micro_batches", "x2"),
-    ("data.micro_batches", "x2"),
-)
-
-
-class OutOfMemory(Exception):
-  """The compiler's reason."""
-
 
 @dataclasses.dataclass(frozen=True)
 class Program:
@@ -71,19 +60,21 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
 
   Returns:
     The summary: fits, peak_hbm_gib, hbm_gib, parts, collectives, FLOPs, a roofline estimate; where it does not fit,
-    the compiler's reason and the nearest change of the config that does.
+    the compiler's reason and the nearest change of the config that does. For GPUs: what could be checked.
 
   Raises:
     UserError: a topology or config that cannot be; no TPU compiler.
   """
   del workdir
   if not config.compile.topology:
-    raise UserError("name a topology: --topology=v5e:4x4 (or v5p-16, 2xv6e:8x8)")
+    raise UserError("name a topology: --topology=v5e:4x4 (or v5p-16, 2xv6e:8x8, h100-8)")
   if config.data.seq_len is None:
     raise UserError("data.seq_len is None; compiling needs to know how long the rows are: --config.data.seq_len=4096")
   topology = parse_topology(config.compile.topology)
-  if config.compile.step not in STEPS:
-    raise UserError(f"compile.step is {config.compile.step!r}; choose one of {', '.join(STEPS)}")
+  if config.compile.step not in _STEPS:
+    raise UserError(f"compile.step is {config.compile.step!r}; choose one of {', '.join(_STEPS)}")
+  if isinstance(topology, Gpus):
+    return _lower_for_gpus(config, topology)
   model, rows = architecture(config.model), config.data.batch_size
   print(f"compiling the {config.compile.step} step for {topology} ({topology.accelerator_type}, {topology.chips} "
         "chips): some minutes", flush=True)
@@ -96,12 +87,13 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
     print(f"does not fit: {e}")
     changes, program = {}, None
     if config.compile.suggest:
-      changes, program = _nearest_that_fits(config, topology)
+      changes, program = nearest_that_fits(config, lambda changed: compile_step(changed, topology))
     result["suggestion"] = changes if program else None
     if program is None:
       return result
-    print("fits with " + " ".join(f"--config.{k}={v}" for k, v in changes.items()))
-    config = _changed(config, changes)
+    print(f"fits with {as_flags(changes)}")
+    config = changed(config, changes)
+    model, rows = architecture(config.model), config.data.batch_size
   else:
     result |= {"fits": True, "peak_hbm_gib": round(program.peak_gib, 2)}
   result |= {"peak_hbm_gib_as_suggested": round(program.peak_gib, 2)} if not result["fits"] else {}
@@ -121,13 +113,8 @@ def compile_step(config: ConfigDict, topology: Topology) -> Program:
     OutOfMemory: it does not fit.
     UserError: see `run`.
   """
-  sharding = make_sharding(config.mesh, config.rules, topology.devices())
-  model = architecture(config.model)
-  execution = execution_lib.resolve(config.execution, "tpu", sharding)
-  lower = _lower_train if config.compile.step == "train" else _lower_decode
   began = time.monotonic()
-  with _memory_errors():
-    compiled = lower(config, model, execution).compile()
+  compiled = compiled_step(config, topology)
   memory = compiled.memory_analysis()
   parts = {"arguments": memory.argument_size_in_bytes, "temporaries": memory.temp_size_in_bytes,
            "code": memory.generated_code_size_in_bytes}
@@ -135,7 +122,39 @@ def compile_step(config: ConfigDict, topology: Topology) -> Program:
                  collectives(compiled.as_text()), time.monotonic() - began)
 
 
-def _lower_train(config: ConfigDict, model: LlamaConfig, execution: Execution):
+def compiled_step(config: ConfigDict, topology: Topology) -> jax.stages.Compiled:
+  """Returns a config's step, compiled; raises as `compile_step`."""
+  sharding = make_sharding(config.mesh, config.rules, topology.devices())
+  execution = execution_lib.resolve(config.execution, "tpu", sharding)
+  jitted, arguments = _STEPS[config.compile.step](config, architecture(config.model), execution)
+  with _memory_errors():
+    return jitted.lower(*arguments).compile()
+
+
+def _lower_for_gpus(config: ConfigDict, gpus: Gpus) -> dict[str, Any]:
+  """Lowers the step for CUDA on a mesh of simulated devices, and says what that does not tell."""
+  sharding = make_sharding(config.mesh, config.rules, gpus.devices())
+  model, execution = architecture(config.model), execution_lib.resolve(config.execution, "gpu", sharding)
+  jitted, arguments = _STEPS[config.compile.step](config, model, execution)
+  try:
+    jitted.trace(*arguments).lower(lowering_platforms=("cuda",))
+  except (ValueError, NotImplementedError) as e:  # what jax raises for an operation that a platform lacks
+    raise UserError(f"{gpus}: the step cannot be lowered for CUDA with execution.attention = {execution.attention!r}: "
+                    f"{' '.join(str(e).split())[:200]}") from e
+  per_gpu = lambda a: math.prod(a.sharding.shard_shape(a.shape)) * a.dtype.itemsize
+  arguments = sum(map(per_gpu, jax.tree.leaves(arguments))) / GIB
+  fits = False if arguments > gpus.hbm_gib else None
+  result = {"topology": str(gpus), "chips": gpus.chips, "step": config.compile.step, "parameters": num_params(model),
+            "hbm_gib": gpus.hbm_gib, "fits": fits, "parts_gib": {"arguments": round(arguments, 2)},
+            "checked": _GPU_CHECKED, "not_checked": _GPU_NOT_CHECKED}
+  print_table(Table(f"{config.compile.step} step on {gpus}: lowered for CUDA, not compiled", ("per GPU", ""), [
+      ["arguments", f"{arguments:.2f} GiB of {gpus.hbm_gib} GiB" + (": does not fit" if fits is False else "")],
+      ["checked", _GPU_CHECKED], ["not checked", _GPU_NOT_CHECKED]], prose=True))
+  return result
+
+
+def _train(config: ConfigDict, model: LlamaConfig, execution: Execution):
+  """Returns the jitted train step, and the shapes of its arguments."""
   step.check_batch(config.data.batch_size, config.data.micro_batches, execution)
   schedule = make_schedule(config.optim, total_steps=1000)  # any number: the program is the same
   tx = make_optimizer(config.optim, schedule)
@@ -144,11 +163,14 @@ def _lower_train(config: ConfigDict, model: LlamaConfig, execution: Execution):
   types = {name: jnp.bool_ if name == "loss_mask" else jnp.int32 for name in step.MODEL_ARRAYS}
   batch = {name: jax.ShapeDtypeStruct(shape, dtype, sharding=named) for name, dtype in types.items()}
   train_step = step.jit_train_step(model, execution, tx, schedule, config.data.micro_batches)
-  return train_step.lower(abstract_state(model, tx, execution), batch)
+  return train_step, (abstract_state(model, tx, execution), batch)
 
 
-def _lower_decode(config: ConfigDict, model: LlamaConfig, execution: Execution):
-  """The chunk of steps that the engine runs, on parameters in the compute dtype."""
+def _decode(config: ConfigDict, model: LlamaConfig, execution: Execution):
+  """Returns the chunk of steps that the engine runs, jitted, and the shapes of its arguments.
+
+  Parameters are in the compute dtype, as the engine loads them.
+  """
   c, sharding = config.compile, execution.sharding
   shardings = llama.param_shardings(model, sharding)
   params = jax.tree.map(lambda p, s: jax.ShapeDtypeStruct(p.shape, execution.compute_dtype, sharding=s),
@@ -164,7 +186,10 @@ def _lower_decode(config: ConfigDict, model: LlamaConfig, execution: Execution):
     return decode(params, cache, slots, stop_ids, steps=c.chunk, bound=c.context + c.chunk, refill=c.slots,
                   sampling=Sampling(0.0, 1.0), config=model, execution=execution)
 
-  return jax.jit(chunk, donate_argnums=1).lower(params, cache, slots, stop_ids)
+  return jax.jit(chunk, donate_argnums=1), (params, cache, slots, stop_ids)
+
+
+_STEPS = {"train": _train, "decode": _decode}
 
 
 @contextlib.contextmanager
@@ -179,42 +204,8 @@ def _memory_errors() -> Iterator[None]:
 
 def _needed(reason: str) -> float | None:
   """Returns the GiB that the compiler says it needs."""
-  match = re.search(r"Used ([\d.]+)G of", reason) or re.search(r"needs? ([\d.]+)G", reason)
+  match = re.search(r"Used ([\d.]+)G of", reason) or re.search(r"([\d.]+)G\)? exceeds", reason)
   return float(match[1]) if match else None
-
-
-def _changed(config: ConfigDict, changes: dict[str, Any]) -> ConfigDict:
-  config = config.copy_and_resolve_references()
-  config.update_from_flattened_dict(changes)
-  return config
-
-
-def _nearest_that_fits(config: ConfigDict, topology: Topology) -> tuple[dict[str, Any], Program | None]:
-  """Returns the changes of `_SAVERS` after which the config fits, and the program; None where it never does."""
-  changes: dict[str, Any] = {}
-  flat = {key: value for key, value in _flatten(config)}
-  for key, value in _SAVERS:
-    value = changes.get(key, flat[key]) * 2 if value == "x2" else value
-    if flat[key] == value:
-      continue
-    changes[key] = value
-    print("trying " + " ".join(f"--config.{k}={v}" for k, v in changes.items()), flush=True)
-    try:
-      return changes, compile_step(_changed(config, changes), topology)
-    except OutOfMemory as e:
-      print(f"does not fit: {str(e)[:160]}", flush=True)
-    except UserError as e:
-      print(f"cannot be: {e}", flush=True)
-      del changes[key]
-  return changes, None
-
-
-def _flatten(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
-  for key, value in config.items():
-    if isinstance(value, ConfigDict):
-      yield from _flatten(value, f"{prefix}{key}.")
-    else:
-      yield f"{prefix}{key}", value
 
 
 def _estimate(config: ConfigDict, model: LlamaConfig, topology: Topology, program: Program,
@@ -225,10 +216,11 @@ def _estimate(config: ConfigDict, model: LlamaConfig, topology: Topology, progra
   per_token = flops.train_flops_per_token(model, keys)
   peak = flops.PEAK_FLOPS[topology.generation.device_kind]
   compute = rows * length * per_token / (topology.chips * peak)
-  links = sum(t.bytes for t in program.traffic.values()) / (topology.generation.ici_gb_s * 1e9)
+  within = sum(t.bytes for kind, t in program.traffic.items() if not kind.endswith(SLICES))
+  links = within / (topology.generation.ici_gb_s * 1e9)
   seconds = max(compute, links)
   return {"note": "a roofline, not a measurement: compute at the chips' peak, collectives at the links' full rate, "
-                  "overlapping wholly; rows full of one trajectory",
+                  "overlapping wholly, the network between slices left out; rows full of one trajectory",
           "model_flops_per_token": per_token, "compute_seconds": compute, "link_seconds": links,
           "step_seconds_at_least": seconds, "tokens_per_second_per_chip_at_most":
             rows * length / seconds / topology.chips, "formula": flops.FORMULA}
@@ -239,7 +231,8 @@ def _print(result: dict[str, Any], topology: Topology) -> None:
   rows = [["peak memory", f"{peak:.2f} GiB of {topology.generation.hbm_gib} GiB per chip, "
                           f"{topology.generation.hbm_gib - peak:.2f} to spare"]]
   rows += [[name, f"{gib:.2f} GiB"] for name, gib in result["parts_gib"].items()]
-  rows += [[kind, f"{t['count']:,} of {t['bytes'] / GIB:.2f} GiB in all"] for kind, t in result["collectives"].items()]
+  each = "in all" if result["step"] == "train" else "for each token"  # how often decoding turns, the data decide
+  rows += [[kind, f"{t['count']:,} of {t['bytes'] / GIB:.2f} GiB {each}"] for kind, t in result["collectives"].items()]
   if "estimate" in result:
     e = result["estimate"]
     rows.append(["estimate (roofline)", f"at least {e['step_seconds_at_least']:.2f} s a step "

@@ -9,18 +9,24 @@ import jax.numpy as jnp
 
 
 def dot(a, b, dim_a: int, dim_b: int):
-  """Contracts `dim_a` of a with `dim_b` of b (both 2-D), accumulating in float32."""
+  """Contracts `dim_a` of a with `dim_b` of b, accumulating in float32."""
   return lax.dot_general(a, b, (((dim_a,), (dim_b,)), ((), ())), preferred_element_type=jnp.float32)
 
 
-def weight_grad(x_MI, g_MO):
-  """Returns x^T g in float32, [I, O].
+def weight_grad(x, g, kind: str):
+  """Returns x^T g in float32, [I, O], summed over all leading dimensions of x [..., I] and g [..., O].
+
+  "native" leaves those as they are: joined, they could no longer be cut across devices.
 
   XLA:CPU folds a transpose into a bfloat16 product and then has no fast kernel for it; padding the contraction
   with zeros keeps the two apart. In float32 the product is written out because the form that automatic
   differentiation makes has XLA copy g transposed first.
   """
-  if x_MI.dtype == jnp.bfloat16:
+  if kind == "native":
+    leading = tuple(range(x.ndim - 1))
+    return lax.dot_general(x, g, ((leading, leading), ((), ())), preferred_element_type=jnp.float32)
+  x_MI, g_MO = x.reshape(-1, x.shape[-1]), g.reshape(-1, g.shape[-1])
+  if x.dtype == jnp.bfloat16:
     zero = jnp.zeros((), x_MI.dtype)
     return dot(lax.pad(x_MI.T, zero, ((0, 0, 0), (0, 8, 0))), lax.pad(g_MO, zero, ((0, 8, 0), (0, 0, 0))), 1, 0)
   return dot(x_MI, g_MO, 0, 0)
@@ -33,7 +39,7 @@ def _matmul_cpu(x_MI, w_IO):
 
 def _matmul_cpu_bwd(saved, g_MO):
   x_MI, w_IO = saved
-  return dot(g_MO, w_IO, 1, 1).astype(x_MI.dtype), weight_grad(x_MI, g_MO).astype(w_IO.dtype)
+  return dot(g_MO, w_IO, 1, 1).astype(x_MI.dtype), weight_grad(x_MI, g_MO, "cpu").astype(w_IO.dtype)
 
 
 _matmul_cpu.defvjp(lambda x, w: (_matmul_cpu(x, w), (x, w)), _matmul_cpu_bwd)

@@ -39,7 +39,7 @@ class Sharding:
     """
     entries, used = [], {}
     for dim, axis in enumerate(axes):
-      mesh_axes = self._rules[axis] if axis else ()
+      mesh_axes = self.axes(axis) if axis else ()
       for m in mesh_axes:
         if m in used:
           raise UserError(f"sharding rules cut {name} twice along mesh axis {m!r}: "
@@ -59,9 +59,13 @@ class Sharding:
   def replicated(self) -> NamedSharding:
     return NamedSharding(self.mesh, PartitionSpec())
 
+  def axes(self, axis: str) -> tuple[str, ...]:
+    """Returns the mesh axes along which a logical axis is cut."""
+    return self._rules[axis]
+
   def shards(self, axis: str) -> int:
     """Returns into how many parts a logical axis is cut."""
-    return math.prod(self.mesh.shape[m] for m in self._rules[axis])
+    return math.prod(self.mesh.shape[m] for m in self.axes(axis))
 
 
 def make_mesh(shape: Mapping[str, int], devices=None) -> Mesh:

@@ -26,7 +26,7 @@ def batch_loss(params, batch: Batch, config: LlamaConfig, execution: Execution):
   model = llama.bind(config, params, execution)
   x_BLD = model.hidden(batch["tokens"], batch["positions"], batch["segment_ids"], execution)
   return cross_entropy_sum(x_BLD, model.head_kernel(execution), batch["targets"], batch["loss_mask"] != 0,
-                           execution.loss_chunk, execution.shards("length"))
+                           execution.loss_chunk, execution.matmul, execution.sharding)
 
 
 def loss_and_grads(params, batch: Batch, micro_batches: int, config: LlamaConfig, execution: Execution):
@@ -37,15 +37,20 @@ def loss_and_grads(params, batch: Batch, micro_batches: int, config: LlamaConfig
   """
   count = jnp.sum(batch["loss_mask"] != 0).astype(jnp.float32)
   trainable, frozen = lora.split(params, config)
-  value_and_grad = jax.value_and_grad(lambda p, batch: batch_loss(lora.join(p, frozen), batch, config, execution))
+  loss_of = lambda batch: lambda p: batch_loss(lora.join(p, frozen), batch, config, execution)
   if micro_batches == 1:
-    total, grads = value_and_grad(trainable, batch)
+    total, grads = jax.value_and_grad(loss_of(batch))(trainable)
   else:
-    def body(carry, micro):
-      return jax.tree.map(jnp.add, carry, value_and_grad(trainable, micro)), None
+    # The backward pass adds each layer's gradient to the sum where it lies: there is never a second copy of them all.
+    sums = jax.tree.map(lambda p: jax.new_ref(jnp.zeros_like(p)), trainable)
 
-    zeros = jax.tree.map(jnp.zeros_like, trainable)
-    (total, grads), _ = jax.lax.scan(body, (jnp.float32(0), zeros), _split(batch, micro_batches, execution))
+    def body(total, micro):
+      loss, backward = jax.vjp(loss_of(micro), trainable)
+      backward.with_refs(sums)(jnp.ones_like(loss))
+      return total + loss, None
+
+    total, _ = jax.lax.scan(body, jnp.float32(0), _split(batch, micro_batches, execution))
+    grads = jax.tree.map(jax.freeze, sums)
   return total, count, jax.tree.map(lambda g: g / jnp.maximum(count, 1), grads)
 
 
@@ -105,7 +110,7 @@ def make_eval_step(config: LlamaConfig, execution: Execution, max_segments: int)
     model = llama.bind(config, params, execution)
     x_BLD = model.hidden(batch["tokens"], batch["positions"], batch["segment_ids"], execution)
     nll_BL = token_nll(x_BLD, model.head_kernel(execution), batch["targets"], execution.loss_chunk,
-                       execution.shards("length"))
+                       execution.sharding)
     mask_BL = (batch["loss_mask"] != 0).astype(jnp.float32)
     per_segment = jax.vmap(lambda values, ids: jax.ops.segment_sum(values, ids, max_segments + 1)[1:])
     return per_segment(nll_BL * mask_BL, batch["segment_ids"]), per_segment(mask_BL, batch["segment_ids"])

@@ -1,10 +1,12 @@
-"""TPU pods that nobody has at hand, described well enough for the TPU compiler.
+"""Machines that nobody has at hand: TPU pods, described well enough for the TPU compiler, and GPUs, for lowering alone.
 
 Figures per chip are the maker's (cloud.google.com/tpu/docs, "system architecture"); memory is what the compiler lets a
 program have, which is less than what is built in.
 """
 
+import contextlib
 import dataclasses
+import importlib.util
 import math
 import os
 import re
@@ -76,9 +78,10 @@ class Topology:
     Raises:
       UserError: libtpu is not installed, or it knows no such grid.
     """
-    # libtpu asks a TPU VM's metadata server who it is unless told; there is none here.
+    # libtpu asks a TPU VM's metadata server who it is unless told; there is none here. Of several processes it lets
+    # only one in, because only one can have the chips; none of ours wants them.
     os.environ |= {"TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost",
-                   "TPU_ACCELERATOR_TYPE": self.accelerator_type}
+                   "TPU_ACCELERATOR_TYPE": self.accelerator_type, "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
     from jax.experimental import topologies
     grid = f"{self.generation.name}:{'x'.join(map(str, self.shape))}"
     options = {"num_slices": self.slices} if self.slices > 1 else {}
@@ -87,20 +90,63 @@ class Topology:
     try:
       return topologies.get_topology_desc(platform="tpu", topology_name=grid, **options).devices
     except Exception as e:  # jax raises what libtpu does
-      if "libtpu" in str(e) or "Unable to initialize backend" in str(e) or "Unknown backend" in str(e):
+      if importlib.util.find_spec("libtpu") is None:
         raise UserError("the TPU compiler is not installed: pip install 'agentbank-jax[tpu]'") from e
       raise UserError(f"the TPU compiler knows no topology {self}: {' '.join(str(e).split())[:200]}") from e
 
 
-def parse_topology(text: str) -> Topology:
-  """Reads "v5e:4x4", "v5e-16" (as ordered: of v4 and v5p two cores count for a chip), or "2xv5e:4x4" (two slices).
+# Memory of a GPU in GiB, as `nvidia-smi` says.
+GPUS = {"a100": 80.0, "h100": 79.65, "h200": 140.4}
+
+
+@dataclasses.dataclass(frozen=True)
+class Gpus:
+  """GPUs of one kind, in any number of machines.
+
+  Attributes:
+    kind: one of `GPUS`.
+    chips: how many.
+  """
+
+  kind: str
+  chips: int
+
+  @property
+  def hbm_gib(self) -> float:
+    return GPUS[self.kind]
+
+  def __str__(self) -> str:
+    return f"{self.kind}-{self.chips}"
+
+  def devices(self) -> list:
+    """Returns simulated CPU devices in their place.
+
+    Raises:
+      UserError: jax has started with fewer.
+    """
+    import jax
+    with contextlib.suppress(RuntimeError):  # jax has started: then what it has must do
+      jax.config.update("jax_num_cpu_devices", self.chips)
+    devices = jax.devices("cpu")[:self.chips]
+    if len(devices) < self.chips:
+      raise UserError(f"{self}: jax has started with {len(devices)} simulated devices")
+    return devices
+
+
+def parse_topology(text: str) -> Topology | Gpus:
+  """Reads "v5e:4x4", "v5e-16" (as ordered), "2xv5e:4x4" (two slices) or "h100-8" (GPUs).
+
+  The number in the name of a v4 or v5p counts cores, two for a chip.
 
   Raises:
     UserError: no such topology, with an example of the right form.
   """
+  if (match := re.fullmatch(rf"({'|'.join(GPUS)})-([1-9]\d*)", text)):
+    return Gpus(match[1], int(match[2]))
   match = re.fullmatch(r"(?:(\d+)x)?(v\d+[a-z]*)(?::(\d+(?:x\d+)*)|-(\d+))", text)
   if not match:
-    raise UserError(f"topology {text!r} is not of the form v5e:4x4, v5p-16 or 2xv6e:4x4")
+    raise UserError(f"topology {text!r} is not of the form v5e:4x4, v5p-16, 2xv6e:4x4 or h100-8 "
+                    f"(GPUs: {', '.join(GPUS)})")
   slices, name, grid, number = match.groups()
   if name not in GENERATIONS:
     raise UserError(f"unknown kind of TPU {name!r} in topology {text!r}{did_you_mean(name, GENERATIONS)} "

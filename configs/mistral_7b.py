@@ -1,6 +1,10 @@
 """Full tuning of Mistral-7B-Instruct v0.1. Recipe and commands as in `samoyed_7b.py`; pack with format `mistral`.
 
   agentbank compile --config=configs/mistral_7b.py --topology=v5e:4x4
+
+Machine: v5e-16 (16 chips); not compiled yet. AgentBank's 51,287 trajectories, at an assumed 1,000 tokens each: 599
+steps, 157M tokens with padding, 1.5 hours at an assumed MFU of 40%.
+`python benchmarks/fits.py --plan` gives these figures, and says what is assumed.
 """
 
 from configs import samoyed_7b

@@ -1,18 +1,25 @@
 """Topologies, the reading of compiled programs, and `agentbank compile` with the real TPU compiler."""
 
+import dataclasses
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 
 import jax
 import jax.numpy as jnp
 import pytest
-from tiny_models import mesh
+from tiny_models import TINY, execution, mesh
 
+from agentbank_jax import compile as compile_lib
+from agentbank_jax import optim, savers, state, step
 from agentbank_jax.errors import UserError
-from agentbank_jax.hlo import Traffic, collectives
+from agentbank_jax.hlo import SLICES, Traffic, collectives
+from agentbank_jax.models.config import num_params
+from agentbank_jax.starting_model import architecture
 from agentbank_jax.topologies import parse_topology
+from configs import train_tiny
 
 
 @pytest.mark.parametrize("text, grid, chips, ordered", [
@@ -48,6 +55,129 @@ def test_collectives_are_counted_as_often_as_loops_turn():
   assert traffic == {"all-reduce": Traffic(7, 7 * 4), "all-gather": Traffic(1, 64 * 4)}
 
 
+# As XLA:TPU writes it: a loop unrolled twice, and one gather spread over two fusions.
+TPU_PROGRAM = """
+%fused.1 (p.1: bf16[8]) -> bf16[64] {
+  %all-gather.1 = bf16[64]{0} all-gather(%p.1), channel_id=7, dimensions={0}
+}
+%fused.2 (p.2: bf16[8]) -> bf16[64] {
+  %all-gather.2 = bf16[64]{0} all-gather(%p.2), channel_id=7, dimensions={0}
+}
+%body.1 (p.3: (f32[4], u32[])) -> (f32[4], u32[]) {
+  %constant.1 = u32[]{:T(128)} constant(2)
+  %get-tuple-element.1 = u32[]{:T(128)} get-tuple-element(%p.3), index=1
+  %start.1 = (f32[4]{0}, f32[4]{0}, u32[]) collective-permute-start(%x.1), channel_id=1
+  %start.2 = (f32[4]{0}, f32[4]{0}, u32[]) collective-permute-start(%x.2), channel_id=2
+  %add.1 = u32[]{:T(128)} add(%get-tuple-element.1, %constant.1)
+  ROOT %tuple.1 = (f32[4]{0}, u32[]{:T(128)}) tuple(%x.3, %add.1)
+}
+%condition.1 (p.4: (f32[4], u32[])) -> pred[] {
+  %constant.2 = u32[]{:T(128)} constant(8)
+  %get-tuple-element.2 = u32[]{:T(128)} get-tuple-element(%p.4), index=1
+  ROOT %compare.1 = pred[]{:T(512)} compare(%get-tuple-element.2, %constant.2), direction=LT
+}
+ENTRY %main (p.5: bf16[8]) -> bf16[64] {
+  %fusion.1 = bf16[64]{0} fusion(%p.5), kind=kCustom, calls=%fused.1
+  %while.1 = (f32[4]{0}, u32[]) while(%tuple.2), condition=%condition.1, body=%body.1
+  ROOT %fusion.2 = bf16[64]{0} fusion(%fusion.1), kind=kCustom, calls=%fused.2
+}
+"""
+
+
+def test_collectives_of_the_tpu_compiler_are_counted():
+  assert collectives(TPU_PROGRAM) == {"all-gather": Traffic(1, 128), "collective-permute": Traffic(8, 8 * 16)}
+
+
+def compiled_step(run, micro_batches=1, config=TINY, rows=16):
+  section = train_tiny.get_config().optim
+  schedule = optim.make_schedule(section, 10)
+  tx = optim.make_optimizer(section, schedule)
+  cut = run.sharding.named("batch", "length")
+  batch = {name: jax.ShapeDtypeStruct((rows, 64), jnp.int32, sharding=cut) for name in step.MODEL_ARRAYS}
+  jitted = step.jit_train_step(config, run, tx, schedule, micro_batches)
+  return jitted.lower(state.abstract_state(config, tx, run), batch).compile()
+
+
+def test_chunks_of_the_loss_cost_no_traffic():
+  """The head is gathered once, and its gradient summed once, however many chunks the loss is cut into."""
+  traffic = lambda chunk: collectives(compiled_step(execution(loss_chunk=chunk, sharding=mesh(fsdp=8))).as_text())
+  assert traffic(64) == traffic(4)
+
+
+def test_micro_batches_hold_one_copy_of_the_gradients():
+  """In pieces of one row per device each, more rows need no more memory: not a second copy of all gradients."""
+  config = dataclasses.replace(TINY, hidden_size=128, intermediate_size=512, num_layers=8)
+  run = execution(remat="full", loss_chunk=8, sharding=mesh(fsdp=8))
+  one, three = (compiled_step(run, m, config, rows=8 * m).memory_analysis().temp_size_in_bytes for m in (1, 3))
+  gradients = 4 * 8 * 3 * 128 * 512 // 8  # of the MLPs alone, per device
+  assert three - one < gradients / 2
+
+
+# ---- what makes a config fit -----------------------------------------------------------------------------------------
+
+
+def search(fits, **start):
+  """Runs the search with a compiler that says `fits(config)`. Returns (changes, what was tried)."""
+  tried = []
+
+  def attempt(config):
+    tried.append(config)
+    if config.data.micro_batches > 8:
+      raise UserError("data.batch_size = 8 is not a multiple")
+    if not fits(config):
+      raise savers.OutOfMemory("needs more")
+    return "program"
+
+  config = savers.changed(train_tiny.get_config(), start)
+  changes, program = savers.nearest_that_fits(config, attempt)
+  assert (program == "program") == bool(changes)
+  return changes, tried
+
+
+def test_the_cheapest_change_that_fits_is_found():
+  assert search(lambda c: c.execution.remat == "full") == ({"execution.remat": "full"}, search(lambda c: True)[1])
+  changes, tried = search(lambda c: c.execution.remat == "full", **{"execution.remat": "dots"})
+  assert changes == {"execution.remat": "full"} and len(tried) == 1
+
+
+def test_changes_that_a_later_one_makes_needless_are_left_out():
+  assert search(lambda c: c.data.micro_batches == 4)[0] == {"data.micro_batches": 4}
+  changes, _ = search(lambda c: c.optim.mu_dtype == "bfloat16" and c.execution.remat == "full")
+  assert changes == {"execution.remat": "full", "optim.mu_dtype": "bfloat16"}
+
+
+def test_what_cannot_be_is_passed_over_and_adapters_come_last():
+  changes, _ = search(lambda c: c.model.lora.rank == 16, **{"data.micro_batches": 8})
+  assert changes == {"model.lora.rank": 16}
+  changes, tried = search(lambda c: c.model.lora.base == "int8", **{"model.lora.rank": 4})
+  assert changes == {"model.lora.base": "int8"} and tried[-1].model.lora.rank == 4
+
+
+def test_where_nothing_fits_there_is_no_suggestion():
+  assert search(lambda c: False)[0] == {}
+
+
+# ---- the verb --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["train", "decode"])
+def test_gpus_are_lowered_for_and_what_that_leaves_open_is_said(kind, tmp_path, capsys):
+  config = savers.changed(train_tiny.get_config(), {
+      "compile.topology": "h100-8", "data.seq_len": 256, "compile.step": kind, "compile.slots": 8})
+  summary = compile_lib.run(config, tmp_path)
+  assert summary["fits"] is None and "temporaries" in summary["not_checked"]
+  assert "not compiled" in capsys.readouterr().out
+  with pytest.raises(UserError, match="8 simulated devices"):
+    compile_lib.run(savers.changed(config, {"compile.topology": "h100-16"}), tmp_path)
+
+
+def test_a_kernel_that_gpus_lack_is_told(tmp_path):
+  config = savers.changed(train_tiny.get_config(), {
+      "compile.topology": "h100-8", "data.seq_len": 256, "execution.attention": "splash"})
+  with pytest.raises(UserError, match="h100-8: .*splash"):
+    compile_lib.run(config, tmp_path)
+
+
 def compile_cli(tmp_path, *args):
   return subprocess.run([sys.executable, "-m", "agentbank_jax.cli", "compile", f"--workdir={tmp_path}", *args],
                         capture_output=True, text=True)
@@ -60,13 +190,54 @@ def test_what_is_missing_is_told(tmp_path):
   assert result.returncode == 2 and "data.seq_len is None" in result.stderr
 
 
-@pytest.mark.slow
-def test_a_small_model_fits_and_a_large_one_is_helped(tmp_path):
+@pytest.fixture
+def compiled(tmp_path):
+  """Returns a function that compiles a small model for a topology; its summary comes back."""
   if importlib.util.find_spec("libtpu") is None:
     pytest.skip("no TPU compiler: pip install 'agentbank-jax[tpu]'")
-  small = ["--config=configs/train_tiny.py", "--topology=v5e:2x2", "--config.model.overrides.head_dim=128",
-           "--config.data.seq_len=512"]
-  result = compile_cli(tmp_path, *small)
-  assert result.returncode == 0, result.stderr
-  summary = json.loads((tmp_path / "summary.json").read_text())
+
+  def compile_for(topology, *flags):
+    result = compile_cli(tmp_path, "--config=configs/train_tiny.py", f"--topology={topology}",
+                         "--config.model.overrides.head_dim=128", "--config.data.seq_len=512", *flags)
+    assert result.returncode == 0, result.stderr
+    return json.loads((tmp_path / "summary.json").read_text())
+
+  return compile_for
+
+
+@pytest.mark.slow
+def test_a_small_model_fits(compiled):
+  summary = compiled("v5e:2x2")
   assert summary["fits"] and 0 < summary["peak_hbm_gib"] < 1 and summary["collectives"]["all-gather"]["count"] > 4
+
+
+@pytest.mark.slow
+def test_decoding_fits(compiled):
+  summary = compiled("v5e:2x2", "--config.compile.step=decode", "--config.compile.slots=8",
+                     "--config.compile.context=512")
+  assert summary["fits"] and 0 < summary["peak_hbm_gib"] < 1 and "estimate" not in summary
+
+
+@pytest.mark.slow
+def test_a_model_that_does_not_fit_is_helped(compiled):
+  wide = {"hidden_size": 4096, "intermediate_size": 11_008, "num_heads": 32, "num_kv_heads": 32, "num_layers": 8}
+  summary = compiled("v5e:2x2", "--config.data.seq_len=4096", "--config.data.batch_size=4",
+                     *(f"--config.model.overrides.{key}={value}" for key, value in wide.items()))
+  assert not summary["fits"] and "exceeds" in summary["reason"]
+  assert summary["peak_hbm_gib"] > summary["hbm_gib"] > summary["peak_hbm_gib_as_suggested"]
+  assert summary["suggestion"] == {"execution.remat": "full"}
+
+
+@pytest.mark.slow
+def test_between_slices_there_is_nothing_but_sums():
+  """Two slices of four chips: parameters are gathered within a slice; between slices gradients are summed."""
+  if importlib.util.find_spec("libtpu") is None:
+    pytest.skip("no TPU compiler: pip install 'agentbank-jax[tpu]'")
+  config = savers.changed(train_tiny.get_config(), {
+      "model.overrides.head_dim": 128, "data.seq_len": 512, "mesh.data": 2})
+  text = compile_lib.compiled_step(config, parse_topology("2xv5e:2x2")).as_text()
+  assert set(re.findall(r"replica_groups=(\S+?),? ", text)) == {"{{0,1,2,3}}"}  # the chips of one slice
+  traffic = collectives(text)
+  assert [kind for kind in traffic if kind.endswith(SLICES)] == ["all-reduce" + SLICES]
+  gradients = 4 * num_params(architecture(config.model)) / 4  # float32, a quarter on each chip
+  assert gradients < traffic["all-reduce" + SLICES].bytes < 2 * gradients  # some padded, the tied table twice

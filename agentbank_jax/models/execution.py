@@ -33,7 +33,7 @@ class Execution:
     remat: what the backward pass recomputes: "none", all but matrix products ("dots"), all but the attention kernel
       ("attention"), all ("full").
     compute_dtype: of weights and activations in products. Norms, softmax and loss are float32 always.
-    loss_chunk: positions of a row whose logits exist at one time.
+    loss_chunk: positions of a row, or of a device's stretch of it, whose logits exist at one time.
     query_block: rows of scores that "blocked" attention computes at one time.
     splash_block: queries, and keys, of one block of "splash" attention.
     sharding: mesh and rules, or None on one device.

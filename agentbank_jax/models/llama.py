@@ -177,9 +177,15 @@ class Llama(nnx.Module):
 
   def embed_tokens(self, tokens_BL, execution: Execution):
     """Returns [B, L, D] in the compute dtype."""
-    # Whole rows on every device: cutting the looked-up dimension makes XLA replicate the result instead.
-    table_VD = constrain(self.embed.embedding[...].astype(execution.compute_dtype), execution, "vocab", None)
-    x_BLD = table_VD[tokens_BL]
+    table_VD, sharding = self.embed.embedding[...].astype(execution.compute_dtype), execution.sharding
+    if sharding is None:
+      return table_VD[tokens_BL]
+    # Each device looks up the tokens of all devices in its own part of D, and then they exchange: no device ever holds
+    # the whole table, nor its gradient.
+    among = tuple(axis for axis in sharding.axes("batch") if axis not in sharding.axes("embed"))
+    cut = lambda x, *axes: jax.lax.with_sharding_constraint(
+        x, jax.NamedSharding(sharding.mesh, jax.P(among or None, *sharding.spec(axes))))
+    x_BLD = cut(table_VD[cut(tokens_BL, "length")], "length", "embed")
     return constrain(x_BLD, execution, "batch", "length", "act_embed")
 
   def head_kernel(self, execution: Execution):
