@@ -13,9 +13,9 @@ from absl import logging
 from agentbank_jax.envs.base import Instance
 from agentbank_jax.envs.worker_pool import PoolSize, WorkerError, WorkerPool
 from agentbank_jax.errors import UserError, did_you_mean
+from agentbank_jax.evaluate.run import draw_from_any
 from agentbank_jax.report.tables import Table, markdown, print_table
 from agentbank_jax.summary import versions
-from agentbank_jax.evaluate.run import draw_from_any
 from agentbank_jax.tasks import adapter_names, get_task, requirements, task_names
 from agentbank_jax.tasks.task import SKILLS, Task
 

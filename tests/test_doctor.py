@@ -13,6 +13,7 @@ import pytest
 import agentbank_jax
 from agentbank_jax import doctor, tasks
 from agentbank_jax.errors import UserError
+from agentbank_jax.evaluate import run
 from agentbank_jax.report.tables import Table, markdown
 from agentbank_jax.tasks import get_task, published, requirements, task_names
 
@@ -28,8 +29,15 @@ def broken(how, split, count, seed):
   raise {"absent": UserError(f"{how}: get the games from there"), "error": OSError("disk full")}[how]
 
 
+def train_alone(split, count, seed):
+  if split == "test":
+    raise UserError("train: get the test games from there")
+  return COUNT.instances(split, count, seed)
+
+
 TASKS = {how: dataclasses.replace(COUNT, name=how, skill="web", instances=functools.partial(broken, how))
          for how in ("crash", "hang", "absent", "error")}
+TASKS["train"] = dataclasses.replace(COUNT, name="train", instances=train_alone)
 TASKS["late"] = dataclasses.replace(COUNT, name="late", held_in=False)
 TASKS["count"] = COUNT
 TASKS["package"] = dataclasses.replace(COUNT, name="package", packages=("numpy", "no-such-package"))
@@ -49,7 +57,7 @@ class Probe(doctor._Probe):
   """The probe, told of the tasks above: it runs in another process."""
 
   def reset(self, instance):
-    doctor.get_task = TASKS.__getitem__
+    run.get_task = TASKS.__getitem__
     return super().reset(instance)
 
 
@@ -58,6 +66,7 @@ def test_every_state_is_said(registry):
   assert states.pop("error").startswith("fails: OSError: disk full (test_doctor.py:")
   assert states == {
       "count": "ready", "late": "ready",
+      "train": "ready, with train instances alone: get the test games from there",
       "absent": "get the games from there",
       "crash": "fails: the worker process died in reset: killed by signal 11",
       "hang": "fails: no answer within 3 s; its process was killed",
@@ -67,8 +76,8 @@ def test_every_state_is_said(registry):
 
 def test_tasks_are_grouped(registry):
   rows = [line.split(" | ") for line in doctor.task_table("long").splitlines()[2:]]
-  assert [row[0].strip("| ") for row in rows] == ["math"] * 4 + ["web"] * 4
-  assert [row[1:3] for row in rows[2:5]] == [["`program`", "held-in"], ["`late`", "held-out"], ["`absent`", "held-in"]]
+  assert [row[0].strip("| ") for row in rows] == ["math"] * 5 + ["web"] * 4
+  assert [row[1:3] for row in rows[4:7]] == [["`program`", "held-in"], ["`late`", "held-out"], ["`absent`", "held-in"]]
 
 
 def test_what_is_not_installed_is_told_before_anything_runs():

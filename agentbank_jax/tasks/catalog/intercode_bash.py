@@ -108,6 +108,9 @@ Action: submit""",
     step_seconds=3_600.0,  # of waiting for the sandboxes of other episodes; each ends
     source=Source(
         where=_SOURCE, licence="MIT (InterCode); NL2Bash, where the requests come from, states none",
+        checksums={
+            "60f88e1aacc7ebba535093f9890c5c33203f4e5f32958e0e94fbe90ec4f01c82": "InterCode's nl2bash_fs_1.json",
+            "8f4ce24e535fab782fda607e37db2ae1d6c5f99993c638d1ac0a7e0b542f633e": "InterCode's nl2bash_fs_2.json"},
         contamination="Held out. AgentBank's release has a folder intercode_bash beside its sixteen tasks: never train "
                       "on it and report this score. Where InterCode's setup scripts are absent the file systems are "
                       "ours (`files_of` of an instance): such a score, on InterCode's questions, is not comparable."),
