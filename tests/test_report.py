@@ -190,7 +190,8 @@ def test_measuring_says_how_well_and_how_fast(tmp_path, monkeypatch, capsys):
   assert all(0 < m["p50"] <= m["p95"] and m["episodes_per_minute"] > 0 for m in summary["measured"])
   assert summary["not_measured"] == {"count, random": "the task has none"}
   table = (tmp_path / "table.md").read_text()
-  assert table in capsys.readouterr().out + "\n" and table.count("\n") == 5 and "| `both` | test | random | 0.0% (" in table
+  assert table in capsys.readouterr().out + "\n" and table.count("\n") == 5
+  assert "| `both` | test | random | 0.0% (" in table
   settings.players = ("oracle",)
   with pytest.raises(UserError, match="players has 'oracle'"):
     measure.run(settings, tmp_path)
