@@ -20,7 +20,8 @@ from agentbank_jax.errors import UserError
 
 # Debian's /usr/bin/chromium is a script that adds keys and flags of its own; the program itself comes first.
 _CHROMIUM = ("/usr/lib/chromium/chromium", "chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-INSTALL = "apt-get install --no-install-recommends chromium chromium-driver"
+_INSTALL = "apt-get install --no-install-recommends chromium chromium-driver"
+PROGRAMS = {"|".join(_CHROMIUM): _INSTALL, "chromedriver": _INSTALL}  # as a task names them
 _PROFILE = "agentbank-browser-"
 _FLAGS = (
     "--headless=new", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--no-default-browser-check",
@@ -137,7 +138,7 @@ def find_programs() -> tuple[str, str]:
   chromedriver = shutil.which("chromedriver")
   if not chromium or not chromedriver:
     missing = " and ".join(name for name, path in (("Chromium", chromium), ("ChromeDriver", chromedriver)) if not path)
-    raise UserError(f"no {missing} on this machine; {INSTALL}")
+    raise UserError(f"no {missing} on this machine; {_INSTALL}")
   return chromium, chromedriver
 
 

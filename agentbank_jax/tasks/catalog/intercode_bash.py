@@ -20,6 +20,12 @@ _SCRIPT = "setup_nl2b_fs_{name}.sh"
 _SOURCE = ("princeton-nlp/intercode on GitHub (data/nl2bash/nl2bash_fs_*.json and, beside them, "
            "docker/bash_scripts/setup_nl2b_fs_*.sh; MIT)")
 
+# Beside the sandbox: what gold commands use and a machine may not have. Without it they are other commands.
+_PROGRAMS = {
+    "bwrap": "apt-get install bubblewrap", "bash": "apt-get install bash", "tree": "apt-get install tree",
+    "cpio": "apt-get install cpio", "pstree": "apt-get install psmisc", "column": "apt-get install bsdextrautils",
+    "cal": "apt-get install ncal", "dig": "apt-get install bind9-dnsutils"}
+
 
 def _instances(split: str, count: int, seed: int) -> Iterator[Instance]:
   return splits.choose("intercode_bash", lambda: _rows(split), split, count, seed)
@@ -101,7 +107,7 @@ Action: submit""",
     instances=_instances,
     runs="bash in a sandbox, on a file system made anew for each episode",
     packages=("pyseccomp",),
-    programs={"bwrap": "apt-get install bubblewrap"},
+    programs=_PROGRAMS,
     problem="query",
     expert=_expert,
     random_turn=_random_turn,
