@@ -9,9 +9,10 @@ import sys
 from conformance import TaskConformance
 import pytest
 
+from agentbank_jax import cache
 from agentbank_jax.envs.base import Action, Instance
 from agentbank_jax.errors import UserError
-from agentbank_jax.tasks import cache, get_task
+from agentbank_jax.tasks import get_task
 from agentbank_jax.tasks.catalog import scienceworld
 
 TASK = scienceworld.TASK

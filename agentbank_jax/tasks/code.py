@@ -8,8 +8,6 @@ from agentbank_jax.tasks.task import Grammar, MetricCard
 from agentbank_jax.trajectory import Turn
 
 RUNS = "Python in a sandbox, and the benchmark's own tests"
-PACKAGES = ("pyseccomp",)
-PROGRAMS = {"bwrap": "apt-get install bubblewrap"}
 GRAMMAR = Grammar(has_answer=False)
 MAX_STEPS = 10
 STEP_SECONDS = 3_600.0  # a submission may be hundreds of runs, and wait for those of other episodes; sandboxes end

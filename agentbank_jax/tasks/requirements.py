@@ -1,14 +1,19 @@
 """Whether what a task's environment needs is installed, its packages and programs, and in which versions."""
 
+import contextlib
 import functools
 import importlib.metadata
 import pathlib
 import shutil
 import subprocess
 
+from agentbank_jax.envs import sandbox_view
 from agentbank_jax.errors import UserError
 from agentbank_jax.tasks.task import Task
 
+# What every task with a sandbox (`envs/sandbox.py`) needs.
+SANDBOX_PACKAGES = ("pyseccomp",)
+SANDBOX_PROGRAMS = {"bwrap": "apt-get install bubblewrap"}
 _ABSENT = "absent"
 _SECONDS = 30  # for a program to say its version
 
@@ -33,7 +38,10 @@ def versions(task: Task) -> dict[str, str]:
   found = {name: package_version(name) for name in task.packages}
   for names in task.programs:
     path = _find(names)
-    found[_name(names)] = _program_version(path, pathlib.Path(path).stat().st_mtime_ns) if path else _ABSENT
+    found[_name(names)] = _version_at(path) if path else _ABSENT
+  if SANDBOX_PROGRAMS.keys() & task.programs.keys():
+    with contextlib.suppress(UserError):  # there is none
+      found["python in the sandbox"] = _version_at(sandbox_view.python()[0])
   return found
 
 
@@ -51,6 +59,10 @@ def _name(names: str) -> str:
 
 def _find(names: str) -> str | None:
   return next((path for name in names.split("|") if (path := shutil.which(name))), None)
+
+
+def _version_at(path: str) -> str:
+  return _program_version(path, pathlib.Path(path).stat().st_mtime_ns)
 
 
 @functools.cache

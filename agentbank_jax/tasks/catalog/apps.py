@@ -12,7 +12,7 @@ from typing import Any
 from agentbank_jax.envs.base import Instance
 from agentbank_jax.envs.code import CodeEnv
 from agentbank_jax.errors import UserError
-from agentbank_jax.tasks import code, published, splits
+from agentbank_jax.tasks import code, published, requirements, splits
 from agentbank_jax.tasks.task import Source, Task
 
 _SOURCE = "hendrycks/apps on GitHub (the folder APPS/{split}), or codeparrot/apps on Hugging Face ({split}.jsonl; MIT)"
@@ -144,8 +144,8 @@ TASK = Task(
     make_env=CodeEnv,
     instances=_instances,
     runs=code.RUNS,
-    packages=code.PACKAGES,
-    programs=code.PROGRAMS,
+    packages=requirements.SANDBOX_PACKAGES,
+    programs=requirements.SANDBOX_PROGRAMS,
     expert=code.expert,
     random_turn=code.random_turn,
     few_shot=code.FEW_SHOT,

@@ -12,7 +12,7 @@ from typing import Any
 from agentbank_jax.envs.base import Instance
 from agentbank_jax.envs.bash import BashEnv
 from agentbank_jax.errors import UserError
-from agentbank_jax.tasks import intercode_files, published, splits
+from agentbank_jax.tasks import intercode_files, published, requirements, splits
 from agentbank_jax.tasks.task import Grammar, MetricCard, Source, Task
 
 _QUESTIONS = "nl2bash_fs_{name}.json"
@@ -22,7 +22,7 @@ _SOURCE = ("princeton-nlp/intercode on GitHub (data/nl2bash/nl2bash_fs_*.json an
 
 # Beside the sandbox: what gold commands use and a machine may not have. Without it they are other commands.
 _PROGRAMS = {
-    "bwrap": "apt-get install bubblewrap", "bash": "apt-get install bash", "tree": "apt-get install tree",
+    **requirements.SANDBOX_PROGRAMS, "bash": "apt-get install bash", "tree": "apt-get install tree",
     "cpio": "apt-get install cpio", "pstree": "apt-get install psmisc", "column": "apt-get install bsdextrautils",
     "cal": "apt-get install ncal", "dig": "apt-get install bind9-dnsutils"}
 
@@ -106,7 +106,7 @@ Action: submit""",
     make_env=lambda: BashEnv(_FileSystems()),
     instances=_instances,
     runs="bash in a sandbox, on a file system made anew for each episode",
-    packages=("pyseccomp",),
+    packages=requirements.SANDBOX_PACKAGES,
     programs=_PROGRAMS,
     problem="query",
     expert=_expert,

@@ -15,7 +15,7 @@ from agentbank_jax.envs.calculator import parse_number
 from agentbank_jax.envs.equivalence import Equivalence
 from agentbank_jax.envs.math_problem import MathEnv
 from agentbank_jax.errors import UserError
-from agentbank_jax.tasks import math_problems, rows, splits
+from agentbank_jax.tasks import math_problems, requirements, rows, splits
 from agentbank_jax.tasks.mathqa_formula import FormulaError, nearest, option_value, options, parse, play
 from agentbank_jax.tasks.task import MetricCard, Source, Task
 
@@ -109,8 +109,8 @@ TASK = Task(
     make_env=functools.partial(MathEnv, _is_right),
     instances=_instances,
     runs=math_problems.RUNS,
-    packages=math_problems.SANDBOX,
-    programs=math_problems.PROGRAMS,
+    packages=requirements.SANDBOX_PACKAGES,
+    programs=requirements.SANDBOX_PROGRAMS,
     expert=_expert,
     random_turn=functools.partial(math_problems.random_turn, answers=tuple(_LETTERS)),
     source=Source(

@@ -13,7 +13,7 @@ import warnings
 from agentbank_jax.envs.base import Instance
 from agentbank_jax.envs.code import CodeEnv
 from agentbank_jax.errors import UserError
-from agentbank_jax.tasks import code, published, splits
+from agentbank_jax.tasks import code, published, requirements, splits
 from agentbank_jax.tasks.task import Source, Task
 
 _SOURCE = ("google-research/google-research on GitHub (mbpp/sanitized-mbpp.json or mbpp/mbpp.jsonl, CC-BY-4.0), or "
@@ -105,8 +105,8 @@ TASK = Task(
     make_env=CodeEnv,
     instances=_instances,
     runs=code.RUNS,
-    packages=code.PACKAGES,
-    programs=code.PROGRAMS,
+    packages=requirements.SANDBOX_PACKAGES,
+    programs=requirements.SANDBOX_PROGRAMS,
     expert=code.expert,
     random_turn=code.random_turn,
     few_shot=code.FEW_SHOT,
