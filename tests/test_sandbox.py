@@ -79,6 +79,30 @@ def test_its_environment_is_the_same_on_every_machine(monkeypatch):
 
 
 @needs_sandbox
+def test_the_same_program_prints_the_same():
+  code = "print({'a', 'b', 'c', 'd', 'e', 'f'}, hash('x'), [*map(str, {str(n) for n in range(20)})])"
+  assert len({python(code).stdout for _ in range(4)}) == 1
+
+
+@needs_sandbox
+def test_packages_that_are_named_can_be_imported_and_no_others():
+  if not sandbox_view.readable(pathlib.Path(sys.prefix, "lib")):
+    pytest.skip(f"a sandbox's user cannot read {sys.prefix}")
+  limits = Limits(cpu_seconds=20, wall_seconds=100, memory_mib=1024)
+  code = (f"import os, numpy, scipy.linalg\nprint(numpy.linalg.det(numpy.eye(3)), scipy.linalg.norm([3, 4]))\n"
+          "print(sorted(os.listdir('/packages')))\n"
+          "for name in ('jax', 'agentbank_jax', 'pip', 'yaml'):\n  try: __import__(name); print(name)\n"
+          "  except ImportError: pass\n"
+          f"print([p for p in ({sys.prefix!r}, {__file__!r}) if os.path.lexists(p)])\n"
+          "try: open('/packages/numpy/x', 'w')\nexcept OSError as e: print(e.errno)")
+  done = Sandbox(limits, packages=("numpy", "scipy")).python(code)
+  assert done.stdout.decode().splitlines() == [
+      "1.0 5.0", "['numpy', 'numpy.libs', 'scipy', 'scipy.libs']", "[]", "30"], done  # 30: a read-only file system
+  with pytest.raises(UserError, match="no Python package 'no_such_package' for the sandbox"):
+    Sandbox(packages=("no_such_package",)).python("")
+
+
+@needs_sandbox
 def test_no_file_of_the_host_is_there(tmp_path):
   (tmp_path / "gold").write_text(SECRET)
   paths = [tmp_path / "gold", __file__, sandbox.__file__, sys.prefix, "/etc/passwd", "/etc/shadow", "/root",
@@ -366,7 +390,7 @@ def test_a_machine_without_a_sandbox_refuses(monkeypatch):
 @needs_sandbox
 def test_a_sandbox_that_does_not_work_is_not_used(monkeypatch):
   sandbox.require()
-  monkeypatch.setattr(sandbox_view, "system", lambda size: ["--ro-bind", "/nonexistent", "/usr"])
+  monkeypatch.setattr(sandbox_view, "system", lambda size, packages: ["--ro-bind", "/nonexistent", "/usr"])
   with pytest.raises(SandboxError, match="did not start its program: bwrap: .*nonexistent"):
     python("print(1)")
   sandbox.missing.cache_clear()

@@ -97,22 +97,25 @@ class Finished(NamedTuple):
 class Sandbox:
   """A recipe for sandboxes: every `run` and `start` has one of its own, and nothing is kept between two."""
 
-  def __init__(self, limits: Limits = Limits(), *, view: Sequence[str] | None = None, root: bool = False,
-               variables: Mapping[str, str] | None = None):
+  def __init__(self, limits: Limits = Limits(), *, view: Sequence[str] | None = None, packages: Sequence[str] = (),
+               root: bool = False, variables: Mapping[str, str] | None = None):
     """Makes a recipe.
 
     Args:
       limits: of every run.
       view: bubblewrap's options that say which files there are; None for `sandbox_view.system`.
+      packages: import names of Python packages of this environment that programs can import, where `view` is None;
+        their dependencies must be named too.
       root: whether the program sees itself as user 0. It has no more rights by it.
       variables: of the environment, beside a few fixed ones.
     """
     self.limits = limits
-    self._view = view
+    self._view, self._packages = view, packages
     self._user = "0" if root else "1000"
     self._variables = {
         "PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": HOME, "LANG": "C.UTF-8", "TZ": "UTC", "PYTHONHASHSEED": "0",
-        "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", **(variables or {})}
+        "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1",
+        **({"PYTHONPATH": sandbox_view.PACKAGES} if packages else {}), **(variables or {})}
 
   def run(self, argv: Sequence[str], stdin: bytes = b"", files: Mapping[str, bytes] | None = None) -> Finished:
     """Runs a program to its end.
@@ -179,7 +182,7 @@ class Sandbox:
                "--json-status-fd", str(report), "--seccomp", given(sandbox_filter.compiled())]
     for name, value in self._variables.items():
       options += ["--setenv", name, value]
-    options += sandbox_view.system(size) if self._view is None else self._view
+    options += sandbox_view.system(size, self._packages) if self._view is None else self._view
     for path, content in files.items():
       options += ["--perms", "0644", "--file", given(content), os.path.join(HOME, path)]
     options += ["--chdir", HOME]
@@ -374,7 +377,7 @@ def turn() -> Iterator[None]:
 @functools.cache
 def python_command() -> tuple[str, ...]:
   """Returns the Python of sandboxes: this one's, where a sandbox's user can read it, else the system's."""
-  return (sandbox_view.python()[0], "-s", "-E")
+  return (sandbox_view.python()[0], "-s")  # and not -E: PYTHONHASHSEED is ours, and so is every other variable
 
 
 def require() -> None:
