@@ -337,6 +337,17 @@ def test_everything_is_released_when_the_caller_gives_up():
 
 
 @needs_sandbox
+def test_a_sandbox_that_is_given_up_while_it_is_made_leaves_nothing():
+  """Ended after no time to twelve milliseconds: before bubblewrap has made its child, and told of it, and after."""
+  marker = f"early{uuid.uuid4().hex}"
+  for n in range(40):
+    program = Sandbox(QUICK).start(["bash", "-c", f"exec -a {marker} sleep 1000"])
+    time.sleep(n * 0.0003)
+    program.close()
+  assert not processes_with(marker)
+
+
+@needs_sandbox
 def test_it_dies_with_us():
   marker = f"orphan{uuid.uuid4().hex}"
   code = ("import sys; from agentbank_jax.envs.sandbox import Sandbox; "

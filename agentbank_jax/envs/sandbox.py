@@ -289,7 +289,7 @@ class Program:
       self._watch_until_it_ends()
     except Exception as e:  # it is the caller's, who is in another thread
       self._error = e
-      self._process.kill()
+      self._kill()
     finally:
       self._ended = time.monotonic()
 
@@ -315,13 +315,17 @@ class Program:
       os.close(ended)
     self._read_report()
     if self._child is not None:  # bubblewrap may be gone a moment before the last of its sandbox
+      self._kill_child()
       gone = select.poll()
       gone.register(self._child, select.POLLIN)
       if not gone.poll(_GONE_SECONDS * 1000):
         raise SandboxError(f"a sandbox that was killed is still there after {_GONE_SECONDS:g} seconds")
     for descriptor in open_files:
-      while self._take(descriptor):
-        pass
+      more = True
+      while more:
+        if not select.select([descriptor], [], [], _GONE_SECONDS)[0]:
+          raise SandboxError(f"the output of a sandbox that has ended is still held after {_GONE_SECONDS:g} seconds")
+        more = self._take(descriptor)
 
   def _take(self, descriptor: int) -> bool:
     """Takes in what is there to read; returns whether there may be more."""
@@ -361,10 +365,16 @@ class Program:
     self._kill()
 
   def _kill(self) -> None:
+    self._kill_child()
+    if self._process.returncode is None:
+      # With its group: a child that bubblewrap has just made and not told us of waits in it, for bubblewrap, for ever.
+      with contextlib.suppress(ProcessLookupError):
+        os.killpg(self._process.pid, signal.SIGKILL)
+
+  def _kill_child(self) -> None:
     if self._child is not None:
       with contextlib.suppress(ProcessLookupError):
         signal.pidfd_send_signal(self._child, signal.SIGKILL)
-    self._process.kill()
 
 
 @contextlib.contextmanager
