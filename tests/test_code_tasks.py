@@ -70,7 +70,6 @@ def published(tmp_path, monkeypatch):
 class TestCode(TaskConformance):
   split = "test"
   few = 3
-  expert_instances = 8
 
   @pytest.fixture(params=NAMES)
   def task(self, request, published):

@@ -48,7 +48,6 @@ def published(tmp_path, monkeypatch):
 class TestInterCodeBash(TaskConformance):
   split = "test"
   few = 3
-  expert_instances = 12
 
   @pytest.fixture
   def task(self, published):

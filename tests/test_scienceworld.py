@@ -69,7 +69,6 @@ def simulator(tmp_path_factory):
 class TestScienceWorld(TaskConformance):
   split = "test"
   few = 2
-  expert_instances = 10
 
   @pytest.fixture
   def task(self, simulator):

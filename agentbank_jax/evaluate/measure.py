@@ -12,6 +12,7 @@ import tqdm
 from agentbank_jax.agents import Player, Reply
 from agentbank_jax.envs.worker_pool import PoolSize
 from agentbank_jax.errors import UserError
+from agentbank_jax.evaluate.episode_log import fingerprint
 from agentbank_jax.evaluate.rollout import Limits, play
 from agentbank_jax.evaluate.run import Problems, draw, draw_from_any, make_player
 from agentbank_jax.evaluate.scores import TaskScore, score
@@ -96,15 +97,18 @@ def _measure(config: ml_collections.ConfigDict, problems: Problems, player: str)
   """Plays one task with one player; returns its score, and times in milliseconds and episodes a minute."""
   settings = ml_collections.ConfigDict({"player": player, "slots": config.slots})
   stopwatch = _Stopwatch(make_player(settings, [problems]))
-  task, instances, _ = problems
+  task, instances, files = problems
+  limits = Limits(**config.limits)
   began = time.perf_counter()
-  episodes = play(task, instances, stopwatch, seed=config.seed, limits=Limits(**config.limits), technique=player,
+  episodes = play(task, instances, stopwatch, seed=config.seed, limits=limits, technique=player,
                   workers=PoolSize(**config.workers))
   episodes = list(tqdm.tqdm(episodes, total=len(instances), desc=f"{task.name} {player}", unit="episode"))
   minutes = (time.perf_counter() - began) / 60
   milliseconds = 1000 * np.array(stopwatch.seconds or [np.nan])
-  return {"split": instances[0].split, "score": score(task, episodes), "p50": float(np.median(milliseconds)),
-          "p95": float(np.quantile(milliseconds, 0.95)), "episodes_per_minute": len(episodes) / minutes}
+  conditions = fingerprint(task, instances, files, invalid_actions=limits.invalid_actions, sampling={})
+  return {"split": instances[0].split, "score": score(task, episodes, conditions),
+          "p50": float(np.median(milliseconds)), "p95": float(np.quantile(milliseconds, 0.95)),
+          "episodes_per_minute": len(episodes) / minutes}
 
 
 def _row(split: str, score: TaskScore, p50: float, p95: float, episodes_per_minute: float) -> list[str]:
