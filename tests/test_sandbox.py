@@ -288,6 +288,34 @@ def test_memory_is_limited(name):
 
 
 @needs_sandbox
+def test_a_user_without_rights_has_the_same_sandbox():
+  """What the others test as root, in short; there the pipes to us are the program's own user's, too."""
+  if os.geteuid() != 0:
+    pytest.skip("all tests here run as a user without rights")
+  root = pathlib.Path(sandbox.__file__).parents[2]
+  if not (sandbox_view.readable(root) and sandbox_view.readable(pathlib.Path(sys.prefix, "bin"))):
+    pytest.skip(f"another user cannot read {root} or {sys.prefix}")
+  code = f"""
+from agentbank_jax.envs.sandbox import Limits, Sandbox
+sandbox = Sandbox(Limits(cpu_seconds=2, wall_seconds=20, memory_mib=256, processes=32, file_mib=16))
+python = lambda code: print(*sandbox.python(code)[::3])
+python("import os; print(os.getuid(), os.path.exists({__file__!r}), 'MY_KEY' in os.environ)")
+python("import os\\nwhile True:\\n  try: os.fork()\\n  except OSError: pass")
+python({MEMORY["in many processes"]!r})
+python("import os, signal\\nfor p in (1, {os.getpid()}, os.getppid()):\\n"
+       "  try: os.kill(p, 9)\\n  except OSError: pass\\nprint('alive')")
+python("import os, socket\\nfor path in ('/usr/x', '/proc/1/mem', '/proc/1/oom_score_adj'):\\n"
+       "  try: open(path, 'w'); print(path)\\n  except OSError: pass\\n"
+       "print(socket.socket().connect_ex(('1.1.1.1', 53)))")
+"""
+  done = subprocess.run(
+      ["setpriv", "--reuid=60705", "--regid=60705", "--clear-groups", "--", sys.executable, "-c", code], cwd=root,
+      env={"PATH": os.environ["PATH"], "PYTHONPATH": str(root), "MY_KEY": SECRET}, capture_output=True, text=True)
+  assert done.stdout.splitlines() == [
+      "b'1000 False False\\n' ", "b'' time", "b'' memory", "b'alive\\n' ", "b'101\\n' "], done
+
+
+@needs_sandbox
 @pytest.mark.parametrize("code", [
     "while True: print('x' * 1000)", "import os\nwhile True: os.write(2, b'x' * 99999)",
     "import os\nfor _ in range(9): os.fork()\nwhile True: os.write(1, b'x')",
