@@ -16,6 +16,7 @@ from agentbank_jax.errors import UserError
 from agentbank_jax.evaluate import run
 from agentbank_jax.report.tables import Table, markdown
 from agentbank_jax.tasks import get_task, published, requirements, task_names
+from agentbank_jax.tasks.task import SKILLS
 
 README = pathlib.Path(agentbank_jax.__file__).parents[1] / "README.md"
 
@@ -94,6 +95,15 @@ def test_cells_of_a_markdown_table_cannot_break_it():
 def test_the_readmes_have_the_tables_of_the_registry(kind, page):
   assert doctor.task_table(kind) in (README.parent / page).read_text(), (
       f"{page} is behind the registry: agentbank doctor --config.markdown={kind} prints its table")
+
+
+def test_agentbanks_tasks_are_all_there():
+  """Sixteen held in, over five skills, and one held out of each skill; beside them what stands in for some."""
+  registry = [get_task(name) for name in task_names()]
+  ours = [task for task in registry if not task.stands_in_for]
+  count = lambda held_in: [sum(t.skill == skill and t.held_in == held_in for t in ours) for skill in SKILLS]
+  assert (count(True), count(False)) == ([3, 3, 4, 3, 3], [1] * 5)
+  assert all(get_task(task.stands_in_for) in ours for task in registry if task.stands_in_for)
 
 
 def test_every_task_of_the_catalog_says_what_runs():

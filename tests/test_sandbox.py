@@ -297,7 +297,7 @@ def test_a_user_without_rights_has_the_same_sandbox():
     pytest.skip(f"another user cannot read {root} or {sys.prefix}")
   code = f"""
 from agentbank_jax.envs.sandbox import Limits, Sandbox
-sandbox = Sandbox(Limits(cpu_seconds=2, wall_seconds=20, memory_mib=256, processes=32, file_mib=16))
+sandbox = Sandbox(Limits(cpu_seconds=2, wall_seconds=5, memory_mib=256, processes=32, file_mib=16))
 python = lambda code: print(*sandbox.python(code)[::3])
 python("import os; print(os.getuid(), os.path.exists({__file__!r}), 'MY_KEY' in os.environ)")
 python("import os\\nwhile True:\\n  try: os.fork()\\n  except OSError: pass")
