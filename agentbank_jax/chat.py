@@ -200,29 +200,27 @@ class Renderer:
                json.dumps({"format": self.format, "fingerprint": self.fingerprint}, indent=2) + "\n")
 
   def _encoded(self, turns: Sequence[Turn], plan: Plan, messages: list[_Message],
-               run_ids: Iterator[list[int]]) -> Encoded:
+               run_ids: Iterator[np.ndarray]) -> Encoded:
     """Puts a conversation together; takes the ids of its runs from `run_ids`."""
-    ids: list[int] = []
-    lengths, owners, train = [], [], []
+    parts, lengths, owners, train = [], [], [], []
     for piece in plan.pieces:
       if isinstance(piece, Fixed):
-        ids += piece.ids
-        shares = [(len(piece.ids), messages[piece.ends].turns[0] if piece.ends >= 0 else -1)]
-        trained = piece.ends >= 0
+        ids, trained = piece.ids, piece.ends >= 0
+        shares = ((len(ids), messages[piece.ends].turns[0] if trained else -1),)
       else:
-        ids += (new := next(run_ids))
-        shares, trained = self._shares(piece, plan.layout, messages, len(new)), piece.reply
+        ids, trained = next(run_ids), piece.reply
+        shares = self._shares(piece, plan.layout, messages, len(ids))
+      parts.append(ids)
       for length, turn in shares:
         lengths.append(length)
         owners.append(turn)
         train.append(trained and turns[turn].train)
-    return Encoded(np.array(ids, np.int32), np.repeat(np.array(train, bool), lengths),
+    return Encoded(np.concatenate(parts), np.repeat(np.array(train, bool), lengths),
                    np.repeat(np.array(owners, np.int32), lengths), len(turns) - len(messages))
 
   def _shares(self, run: Run, layout: Layout, messages: list[_Message], length: int) -> list[tuple[int, int]]:
     """Returns (tokens, turn) pairs for a run; text between two contents counts as the first one's."""
-    inside = [p for p in run.parts if isinstance(p, int)]
-    turns = [turn for m in inside for turn in messages[m].turns]
+    turns = [turn for part in run.parts if isinstance(part, int) for turn in messages[part].turns]
     if len(turns) == 1:
       return [(length, turns[0])]
     text, starts = "", []
@@ -240,7 +238,7 @@ class Renderer:
 
   def _ids(self, plan: Plan, pieces: Sequence[Fixed | Run], messages: list[_Message]) -> list[int]:
     runs = iter(self._text.encode_batch(_texts(plan.layout, pieces, messages)))
-    return [i for piece in pieces for i in (piece.ids if isinstance(piece, Fixed) else next(runs))]
+    return np.concatenate([p.ids if isinstance(p, Fixed) else next(runs) for p in pieces]).tolist()
 
   def _messages(self, turns: Sequence[Turn]) -> list[_Message]:
     """Returns what the template is to see: roles it knows, alternating where it must."""

@@ -33,7 +33,7 @@ class Checkpoints:
       keep_every: steps whose multiples stay for good, or None.
     """
     params_store.quiet_orbax()
-    self.directory = epath.Path(directory)
+    self.directory = epath.Path(directory).resolve()  # Orbax refuses to write under a relative path
     self._failed = False
     policies = ocp.training.preservation_policies
     keep = [policies.LatestN(keep_last)] + ([policies.EveryNSteps(keep_every)] if keep_every else [])
@@ -133,7 +133,7 @@ def load_params(directory: str | pathlib.Path, abstract_params, step: int | None
   Raises:
     UserError: no such checkpoint, or one of another shape.
   """
-  with ocp.training.Checkpointer(epath.Path(directory)) as orbax:
+  with ocp.training.Checkpointer(epath.Path(directory).resolve()) as orbax:
     steps = sorted(c.step for c in orbax.checkpoints)
     if not steps or (step is not None and step not in steps):
       raise UserError(f"{directory}: no checkpoint" + (f" of step {step}; there are {steps}" if steps else ""))

@@ -1,7 +1,11 @@
 """A chat format's layout, cut into ids that are known beforehand and text that is still to be tokenized."""
 
+from collections.abc import Iterable
+import itertools
 import re
 from typing import NamedTuple
+
+import numpy as np
 
 from agentbank_jax.chat_template import ChatTemplate, Layout
 from agentbank_jax.text_encoder import TextEncoder
@@ -11,7 +15,7 @@ from agentbank_jax.tokenizer import Tokenizer
 class Fixed(NamedTuple):
   """Ids that do not depend on contents."""
 
-  ids: tuple[int, ...]
+  ids: np.ndarray  # int32 [n]
   ends: int = -1  # the agent's message this is the terminator of
 
 
@@ -49,7 +53,7 @@ class Segmenter:
     """
     if (roles, generation) not in self._plans:
       layout = self._template.layout(roles, generation)
-      self._plans[roles, generation] = Plan(layout, tuple(map(self._settle, self._cut(roles, layout))))
+      self._plans[roles, generation] = Plan(layout, _joined(map(self._settle, self._cut(roles, layout))))
     return self._plans[roles, generation]
 
   def _cut(self, roles: tuple[str, ...], layout: Layout) -> list[Fixed | Run]:
@@ -68,7 +72,7 @@ class Segmenter:
     def control(token: str, ends: int = -1):
       nonlocal start
       text_ends()
-      pieces.append(Fixed((self._tokenizer.backend.token_to_id(token),), ends))
+      pieces.append(Fixed(np.array([self._tokenizer.backend.token_to_id(token)], np.int32), ends))
       start = start_after_control
 
     def literal(text: str):
@@ -100,7 +104,16 @@ class Segmenter:
     """Encodes text without contents right away."""
     if isinstance(piece, Fixed) or any(isinstance(p, int) for p in piece.parts):
       return piece
-    return Fixed(tuple(self._encoder.encode("".join(piece.parts), piece.start)))
+    return Fixed(np.array(self._encoder.encode("".join(piece.parts), piece.start), np.int32))
+
+
+def _joined(pieces: Iterable[Fixed | Run]) -> tuple[Fixed | Run, ...]:
+  """Makes neighbouring ids one piece where they are nobody's terminator."""
+  joined: list[Fixed | Run] = []
+  for is_header, group in itertools.groupby(pieces, lambda p: isinstance(p, Fixed) and p.ends < 0):
+    neighbours = list(group)
+    joined += [Fixed(np.concatenate([p.ids for p in neighbours]))] if is_header else neighbours
+  return tuple(joined)
 
 
 def control_pattern(tokenizer: Tokenizer) -> re.Pattern[str]:

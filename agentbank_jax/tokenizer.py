@@ -119,7 +119,7 @@ class Tokenizer:
     probes = [(text.format(token), start) for token in forbidden.values()
               for text in ("{}", "x{}y", " {} ") for start in (True, False)]
     for ids in encoder.encode_batch(probes):
-      for i in ids:
+      for i in ids.tolist():
         if i in forbidden:
           raise UserError(f"the tokenizer turns plain text into the special token {forbidden[i]!r}: "
                           "observations could end a turn; use a BPE tokenizer")

@@ -8,7 +8,7 @@ A `Trajectory` is a conversation between an agent and an environment. One row of
 from collections.abc import Mapping, Sequence
 import dataclasses
 import enum
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 ROLES = ("system", "user", "assistant", "tool")
 
@@ -135,20 +135,18 @@ class Trajectory:
     Raises:
       TrajectoryError: a missing, unknown or ill-typed field; the message names field and turn.
     """
-    _check_keys("row", row, required=("id", "task", "turns"),
-                optional=("reward", "outcome", "provenance", "metadata"))
+    _check_keys("row", row, _ROW)
     if not isinstance(row["turns"], Sequence) or isinstance(row["turns"], str):
       raise TrajectoryError(f"turns is {type(row['turns']).__name__}, expected a list")
     turns = []
     for i, turn in enumerate(row["turns"]):
       try:
-        _check_keys("turn", turn, required=("role", "content"), optional=("train",))
+        _check_keys("turn", turn, _TURN)
         turns.append(Turn(**turn))
       except TrajectoryError as e:
         raise TrajectoryError(f"turn {i}: {e}") from None
     provenance = row.get("provenance") or {}
-    _check_keys("provenance", provenance, required=(),
-                optional=[f.name for f in dataclasses.fields(Provenance)])
+    _check_keys("provenance", provenance, _PROVENANCE)
     try:
       outcome = None if row.get("outcome") is None else Outcome(row["outcome"])
     except ValueError:
@@ -161,13 +159,25 @@ class Trajectory:
                outcome=outcome, provenance=Provenance(**provenance), metadata=dict(metadata))
 
 
-def _check_keys(what: str, row: Any, required: Sequence[str], optional: Sequence[str]) -> None:
+class _Keys(NamedTuple):
+  required: frozenset[str]
+  known: dict[str, None]  # in the order in which messages name them
+
+
+def _keys(required: str, optional: str) -> _Keys:
+  return _Keys(frozenset(required.split()), dict.fromkeys(f"{required} {optional}".split()))
+
+
+_ROW = _keys("id task turns", "reward outcome provenance metadata")
+_TURN = _keys("role content", "train")
+_PROVENANCE = _keys("", " ".join(f.name for f in dataclasses.fields(Provenance)))
+
+
+def _check_keys(what: str, row: Any, keys: _Keys) -> None:
   if not isinstance(row, Mapping):
     raise TrajectoryError(f"{what} is {type(row).__name__}, expected an object")
-  missing = [k for k in required if k not in row]
-  if missing:
-    raise TrajectoryError(f"{what} has no {missing[0]!r}")
-  unknown = [k for k in row if k not in required and k not in optional]
-  if unknown:
-    raise TrajectoryError(
-        f"{what} has an unknown field {unknown[0]!r} (known: {', '.join([*required, *optional])})")
+  if not keys.required <= row.keys():
+    raise TrajectoryError(f"{what} has no {next(k for k in keys.known if k in keys.required and k not in row)!r}")
+  if not row.keys() <= keys.known.keys():
+    unknown = next(k for k in row if k not in keys.known)
+    raise TrajectoryError(f"{what} has an unknown field {unknown!r} (known: {', '.join(keys.known)})")

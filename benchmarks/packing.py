@@ -1,10 +1,11 @@
 """`agentbank pack` beside TRL: conversations in; rendered, masked and packed rows out.
 
-  pip install trl==1.16.0 && python benchmarks/packing.py --conversations=8000 --rounds=3
+  pip install trl==1.16.0 && python benchmarks/packing.py --rounds=5
 
 TRL does what SFTTrainer does with assistant_only_loss and packing: `apply_chat_template` with the assistant mask over
 two processes, then `pack_dataset("bfd")`; its rows stay in Arrow. Ours also shifts targets, keeps the ledger and writes
-ArrayRecord files, in one process unless told otherwise. Both have the same conversations, tokenizer and format.
+ArrayRecord files, in two processes as well. Both have the same conversations, tokenizer and format.
+Workers of ours import this file, so it imports the other side's libraries only where they are used.
 """
 
 import pathlib
@@ -14,11 +15,8 @@ import tempfile
 import time
 
 from absl import app, flags
-import datasets
 import machine
 import numpy as np
-import transformers
-import trl
 
 from agentbank_jax.chat import make_renderer
 from agentbank_jax.chat_template import FORMATS
@@ -28,10 +26,10 @@ from agentbank_jax.trajectory_io import write_trajectories
 from configs import pack as pack_config
 from data_prep import pack
 
-COUNT = flags.DEFINE_integer("conversations", 8000, "how many")
-ROUNDS = flags.DEFINE_integer("rounds", 3, "rounds", lower_bound=1)
+COUNT = flags.DEFINE_integer("conversations", 20_000, "how many")
+ROUNDS = flags.DEFINE_integer("rounds", 5, "rounds", lower_bound=1)
 PROCESSES = flags.DEFINE_integer("processes", 2, "of TRL", lower_bound=1)
-WORKERS = flags.DEFINE_integer("workers", 0, "processes of ours beside the first", lower_bound=0)
+WORKERS = flags.DEFINE_integer("workers", 1, "processes of ours beside the first", lower_bound=0)
 LENGTH = 4096
 
 
@@ -52,8 +50,10 @@ def conversations(count: int) -> list[list[dict]]:
   return found
 
 
-def run_trl(dataset: datasets.Dataset, tokenizer) -> tuple[float, float]:
+def run_trl(dataset, tokenizer) -> tuple[float, float]:
   """Returns seconds and the share of positions that are no padding."""
+  import trl
+
   def render(example):
     out = tokenizer.apply_chat_template(example["messages"], return_dict=True, return_assistant_tokens_mask=True)
     return {"input_ids": out["input_ids"], "assistant_masks": out["assistant_masks"]}
@@ -75,6 +75,9 @@ def run_ours(source: pathlib.Path, tokenizer: pathlib.Path, workdir: pathlib.Pat
 
 
 def main(argv) -> None:
+  import datasets
+  import transformers
+  import trl
   del argv
   datasets.disable_caching()
   datasets.disable_progress_bars()

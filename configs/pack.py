@@ -56,7 +56,7 @@ def get_config() -> ml_collections.ConfigDict:
   # (held-out tasks, contamination, the mixture, what is also in the eval split) is not counted.
   config.max_dropped_share = 0.05
 
-  config.workers = 0  # processes; 0: this one. The result is the same, byte for byte.
-  config.block_size = 512  # trajectories encoded at once
+  config.workers = 0  # processes beside this one, which encodes too. The result is the same, byte for byte.
+  config.block_size = 256  # trajectories encoded at once
   config.overwrite = False  # replace an existing data set
   return config

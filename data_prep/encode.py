@@ -3,15 +3,18 @@
 Blocks of trajectories are rendered and fitted to the row length, in this process or in several, and
 taken back in the order of the input, so that the result does not depend on the number of workers or
 on the block size. Token ids go to a temporary flat file on disk. What stays in memory is 60 bytes per
-trajectory, 28 per segment (a conversation, or one window of it; 16 of them while it is packed) and at
-most two blocks per worker: ten million conversations take about 0.8 GB.
+trajectory, 28 per segment (a conversation, or one window of it; 16 of them while it is packed), the same
+again for a moment when the blocks are joined, and a few blocks per worker: measured, 200 bytes per
+conversation, 2 GB for ten million.
 """
 
 import collections
 from collections.abc import Iterable, Iterator, Sequence
 import concurrent.futures
 from concurrent.futures import process
+import contextlib
 import dataclasses
+import gc
 import hashlib
 import itertools
 import json
@@ -36,6 +39,7 @@ CONTAMINATED = "contaminated"
 MATCHES = "matches.jsonl"
 UNRENDERABLE = "does_not_fit_the_chat_format"
 
+_PENDING = 8  # blocks per worker, done or not: one that is slow to start holds nobody up
 _TRAIN_BIT = np.uint32(1 << 31)  # ids and loss flags share one 32-bit word of the flat file
 
 
@@ -90,6 +94,23 @@ class _Block:
 def encode_block(renderer: chat.Renderer, encoder: Encoder, source: int,
                  block: Sequence[Trajectory]) -> _Block:
   """Renders a block by one `encode_batch` and fits each conversation to the row length."""
+  with _collector_paused():
+    return _encode_block(renderer, encoder, source, block)
+
+
+@contextlib.contextmanager
+def _collector_paused() -> Iterator[None]:
+  """A block is a hundred thousand small objects that all go together: looking for cycles takes a sixth of the time."""
+  enabled = gc.isenabled()
+  gc.disable()
+  try:
+    yield
+  finally:
+    if enabled:
+      gc.enable()
+
+
+def _encode_block(renderer: chat.Renderer, encoder: Encoder, source: int, block: Sequence[Trajectory]) -> _Block:
   refusals = [_refusal(encoder, trajectory) for trajectory in block]
   wanted = [t for t, refusal in zip(block, refusals, strict=True) if refusal is None]
   rendered = iter(renderer.encode_batch(wanted))
@@ -119,7 +140,7 @@ def encode_block(renderer: chat.Renderer, encoder: Encoder, source: int,
     row["trained"], row["masked"], row["dropped"] = pieces.trained, pieces.masked, pieces.dropped
     for ids, train in pieces.segments:
       out.lengths.append(len(ids))
-      words.append(ids.astype(np.uint32) | np.where(train, _TRAIN_BIT, np.uint32(0)))
+      words.append(ids.view(np.uint32) | train * _TRAIN_BIT)
   out.words = np.concatenate([out.words, *words])
   return out
 
@@ -188,16 +209,17 @@ class Corpus:
     return self._ids[self._id_start[index]:self._id_start[index + 1]].tobytes().decode()
 
 
-def encode(encoder: Encoder, sources: Sequence[Iterable[Trajectory]], folder: pathlib.Path, workers: int,
-           block_size: int) -> Corpus:
+def encode(encoder: Encoder, renderer: chat.Renderer, sources: Sequence[Iterable[Trajectory]], folder: pathlib.Path,
+           workers: int, block_size: int) -> Corpus:
   """Encodes all trajectories of all sources, in order.
 
   Args:
     encoder: what to do.
+    renderer: made by `encoder`, for this process; workers make their own.
     sources: trajectories of each source.
     folder: for the two flat files, which must outlive the result, and `matches.jsonl`, the contaminated
       conversations with what they have in common with which problem.
-    workers: processes; 0 encodes in this one.
+    workers: processes beside this one, which encodes too.
     block_size: trajectories per block.
 
   Raises:
@@ -209,7 +231,7 @@ def encode(encoder: Encoder, sources: Sequence[Iterable[Trajectory]], folder: pa
   rows, lengths = [np.empty(0, _TRAJECTORY)], [np.empty(0, np.int32)]
   with (folder / "words").open("wb") as words, (folder / "ids").open("wb") as ids, \
       (folder / MATCHES).open("w") as matches:
-    for block in _encoded_blocks(encoder, _blocks(sources, block_size), workers):
+    for block in _encoded_blocks(encoder, renderer, _blocks(sources, block_size), workers):
       block.rows["task"] = [tasks.setdefault(task, len(tasks)) for task in block.tasks]
       block.rows["reason"] = [reasons.setdefault(reason or "", len(reasons)) for reason in block.reasons]
       matches.writelines(json.dumps({"source": int(block.rows["source"][0]), **match}, ensure_ascii=False) + "\n"
@@ -230,21 +252,27 @@ def _blocks(sources: Sequence[Iterable[Trajectory]], size: int) -> Iterator[tupl
       yield source, block
 
 
-def _encoded_blocks(encoder: Encoder, blocks: Iterator[tuple[int, list[Trajectory]]],
+def _encoded_blocks(encoder: Encoder, renderer: chat.Renderer, blocks: Iterator[tuple[int, list[Trajectory]]],
                     workers: int) -> Iterator[_Block]:
-  """Yields encoded blocks in the order of `blocks`, with at most two blocks per worker under way."""
+  """Yields encoded blocks in the order of `blocks`; this process encodes too while the workers have enough to do."""
   if not workers:
-    renderer = encoder.make_renderer()
     for source, block in blocks:
       yield encode_block(renderer, encoder, source, block)
     return
   context = multiprocessing.get_context("spawn")
   with concurrent.futures.ProcessPoolExecutor(workers, context, _start_worker, (encoder,)) as pool:
-    pending = collections.deque(pool.submit(_work, *block) for block in itertools.islice(blocks, 2 * workers))
+    pending: collections.deque[concurrent.futures.Future[_Block]] = collections.deque()
     try:
+      for source, block in blocks:
+        if sum(not future.done() for future in pending) < 2 * workers:
+          pending.append(pool.submit(_work, source, block))
+        else:
+          pending.append(concurrent.futures.Future())
+          pending[-1].set_result(encode_block(renderer, encoder, source, block))
+        while pending and (pending[0].done() or len(pending) >= _PENDING * workers):
+          yield pending.popleft().result()
       while pending:
         yield pending.popleft().result()
-        pending.extend(pool.submit(_work, *block) for block in itertools.islice(blocks, 1))
     except process.BrokenProcessPool:
       raise UserError("a worker process died while encoding, probably for want of memory; "
                       "lower config.workers or config.block_size") from None

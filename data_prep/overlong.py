@@ -61,8 +61,9 @@ def fit(ids: np.ndarray, train: np.ndarray, turn: np.ndarray, is_assistant: np.n
   if not train.any():
     return Pieces((), NO_TRAINED_TOKENS, 0, 0, total)
   if total <= limit:
-    spans, reason = [(np.arange(total), train)], None
-  elif policy == "drop":
+    trained = int(np.count_nonzero(train))
+    return Pieces(((ids, train),), None, trained, total - trained, 0)
+  if policy == "drop":
     spans, reason = [], OVERLONG
   elif policy == "cut_at_turn":
     ends = _trained_ends(train, turn)

@@ -53,7 +53,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict:
     names = names if len(set(names)) == len(names) else paths
     ledger = Ledger()
     sources = [_counted(path, name, ledger) for path, name in zip(paths, names, strict=True)]
-    corpus = encode.encode(encoder, sources, pathlib.Path(spill), config.workers, config.block_size)
+    corpus = encode.encode(encoder, renderer, sources, pathlib.Path(spill), config.workers, config.block_size)
     _check_dropped(corpus, names, config.max_dropped_share)
     splits, manifest = _assign(config, corpus, names)
     _fill(ledger, corpus, names)

@@ -83,8 +83,9 @@ def test_words_looked_up_give_the_ids_of_the_whole_text(bpe, sp_model):
   for tok in (bpe, load_tokenizer(sp_model)):
     encoder = tok.text_encoder()
     pairs = [(text, start) for text in TEXTS[:8] + random_texts(300) for start in (True, False)]
-    assert encoder.encode_batch(pairs) == [encoder.encode(*pair) for pair in pairs]
-    assert encoder.encode_batch(pairs[:4]) == [encoder.encode(*pair) for pair in pairs[:4]]
+    truth = [encoder.encode(*pair) for pair in pairs]
+    assert [ids.tolist() for ids in encoder.encode_batch(pairs)] == truth
+    assert [ids.tolist() for ids in encoder.encode_batch(pairs[:4])] == truth[:4]
     assert len(encoder._cut("go to the door")) == 4
 
 
@@ -95,7 +96,7 @@ def test_words_are_not_cut_where_a_token_may_reach_over_the_cut():
       vocab_size=300, special_tokens=["</s>"], initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
   tok = Tokenizer(backend, {"eos_token": "</s>"})
   encoder = tok.text_encoder()
-  assert encoder.encode_batch([("to the to the", True)]) == [tok.encode("to the to the")]
+  assert encoder.encode_batch([("to the to the", True)])[0].tolist() == tok.encode("to the to the")
   assert len(tok.encode("to the")) == 1
 
 
@@ -103,8 +104,8 @@ def test_memory_of_words_is_bounded(bpe, monkeypatch):
   monkeypatch.setattr(text_encoder, "_REMEMBERED", 10)
   encoder = pickle.loads(pickle.dumps(bpe)).text_encoder()
   for text in TEXTS[:6]:
-    assert encoder.encode_batch([(text, True)]) == [bpe.encode(text)]
-  assert max(map(len, encoder._words)) < 60
+    assert encoder.encode_batch([(text, True)])[0].tolist() == bpe.encode(text)
+  assert len(encoder._later) < 60
 
 
 def test_training_is_deterministic_and_covers_all_text(bpe):

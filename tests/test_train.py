@@ -370,12 +370,14 @@ def test_overrides_that_the_given_weights_do_not_have_are_refused(packed, tmp_pa
     train.run(config, tmp_path / "run")
 
 
-def test_the_architecture_is_changed_from_the_command_line(packed, tmp_path):
+def test_the_architecture_is_changed_from_the_command_line(packed, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)  # and a relative workdir serves, checkpoints included
   config = write_training_config(tmp_path / "config.py", packed, {"train.steps": 1})
   overrides = ("num_layers=1", "num_kv_heads=4", "tie_embeddings=True", "rope_theta=5e4", "rope_scaling.kind=llama3",
                "rope_scaling.factor=8", "rope_scaling.original_max_position=128", "max_positions=1024")
   args = [f"--config.model.overrides.{override}" for override in overrides]
-  assert cli._main(["agentbank", "train", f"--config={config}", *args, f"--workdir={tmp_path / 'run'}"]) == 0
+  assert cli._main(["agentbank", "train", f"--config={config}", *args, "--workdir=run"]) == 0
+  assert _steps(tmp_path / "run") == [1]
   model = Bundle.open(tmp_path / "run/model").config
   assert (model.num_layers, model.num_kv_heads, model.tie_embeddings, model.max_positions) == (1, 4, True, 1024)
   assert (model.rope_theta, model.rope_scaling) == (5e4, RopeScaling("llama3", 8.0, original_max_position=128))

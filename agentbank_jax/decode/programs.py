@@ -81,14 +81,14 @@ def decode(params, cache, slots: Slots, stop_ids, *, steps: int, bound: int, ref
 
     x = model.embed_tokens(tokens_S[:, None], execution)
     if execution.layers == "unroll":
-      rope, new = llama.rope_tables(positions, config), []
+      rope, new = llama.rope_tables(positions, config, execution.matmul), []
       for w, h, r in zip(weights, held, recent, strict=True):
         x, kept = llama.apply_block(x, w, rope, lambda q, k, v, h=h, r=r: attend(q, k, v, (h, r)), config, execution)
         new.append(kept)
       recent = new
     else:
       x, recent = model.run_layers(x, positions, attend, execution, (held, recent))
-    x_SD = llama.rms_norm(x[:, 0], model.norm.scale[...], config.norm_eps)
+    x_SD = llama.rms_norm(x[:, 0], model.norm.scale[...], config.norm_eps, execution.matmul)
     logits_SV = jnp.matmul(x_SD, head_DV, preferred_element_type=jnp.float32)
     tokens_S = sample(logits_SV, slots.seeds, slots.counts + i, sampling)
     drawn += ~done

@@ -25,7 +25,7 @@ from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
 
 from agentbank_jax.attention import ATTENTION, attend
-from agentbank_jax.matmul import matmul
+from agentbank_jax.matmul import kept_whole, matmul, scale_columns
 from agentbank_jax.models.config import LlamaConfig, RopeScaling
 from agentbank_jax.models.execution import Execution
 from agentbank_jax.models.lora import quantize
@@ -173,7 +173,7 @@ class Llama(nnx.Module):
 
     x_BLD = self.embed_tokens(tokens_BL, execution)
     x_BLD, _ = self.run_layers(x_BLD, positions_BL, packed, execution, per_layer=None)
-    return rms_norm(x_BLD, self.norm.scale[...], self.config.norm_eps)
+    return rms_norm(x_BLD, self.norm.scale[...], self.config.norm_eps, execution.matmul)
 
   def embed_tokens(self, tokens_BL, execution: Execution):
     """Returns [B, L, D] in the compute dtype."""
@@ -199,7 +199,7 @@ class Llama(nnx.Module):
     Returns:
       ([B, L, D], what the layers' attention kept: stacked or a list).
     """
-    rope = rope_tables(positions_BL, self.config)
+    rope = rope_tables(positions_BL, self.config, execution.matmul)
 
     def layer(x, block, extra):
       weights = block if isinstance(block, Weights) else block.weights(execution)
@@ -244,24 +244,24 @@ def apply_block(x_BLD, w: Weights, rope, attend_qkv, config: LlamaConfig, execut
     y = [linear(x, part) for part in parts]
     return y if len(y) > 1 else jnp.split(y[0], [sum(sizes[:i]) for i in range(1, len(sizes))], -1)
 
-  h = rms_norm(x_BLD, w.attention_norm, config.norm_eps)
+  h = rms_norm(x_BLD, w.attention_norm, config.norm_eps, kind)
   q, k, v = linears(h, w.qkv, (N * H, K * H, K * H))
   q = constrain(apply_rope(q.reshape(B, L, N, H), rope), execution, "batch", "length", "act_heads", None)
   k = constrain(apply_rope(k.reshape(B, L, K, H), rope), execution, "batch", "length", "act_kv_heads", None)
   o_BLNH, kept = attend_qkv(q, k, v.reshape(B, L, K, H))
   o_BLNH = checkpoint_name(o_BLNH, ATTENTION)
   x_BLD = x_BLD + linear(o_BLNH.reshape(B, L, N * H), w.o)
-  h = rms_norm(x_BLD, w.mlp_norm, config.norm_eps)
+  h = rms_norm(x_BLD, w.mlp_norm, config.norm_eps, kind)
   gate, up = linears(h, w.gate_up, (config.intermediate_size,) * 2)
   h = constrain(jax.nn.silu(gate) * up, execution, "batch", "length", "act_mlp")
   return constrain(x_BLD + linear(h, w.down), execution, "batch", "length", "act_embed"), kept
 
 
-def rms_norm(x, scale_D, eps: float):
-  """RMSNorm in float32, returned in x's dtype (as HF: the scale multiplies after the cast)."""
+def rms_norm(x, scale_D, eps: float, kind: str):
+  """RMSNorm in float32, returned in x's dtype (as HF: the scale multiplies after the cast). `kind`: of `matmul`."""
   x32 = x.astype(jnp.float32)
   normed = x32 * jax.lax.rsqrt(jnp.mean(x32 * x32, -1, keepdims=True) + eps)
-  return normed.astype(x.dtype) * scale_D.astype(x.dtype)
+  return scale_columns(normed.astype(x.dtype), scale_D, kind)
 
 
 def rope_frequencies(config: LlamaConfig):
@@ -283,10 +283,10 @@ def _llama3_frequencies(inverse, s: RopeScaling):
   return jnp.where(wavelength > low, inverse / s.factor, jnp.where(wavelength < high, inverse, between))
 
 
-def rope_tables(positions_BL, config: LlamaConfig):
-  """Returns (cos, sin), float32 [B, L, 1, H / 2]."""
+def rope_tables(positions_BL, config: LlamaConfig, kind: str):
+  """Returns (cos, sin), float32 [B, L, 1, H / 2]. `kind`: of `matmul`."""
   angles = positions_BL[..., None, None].astype(jnp.float32) * rope_frequencies(config)
-  return jnp.cos(angles), jnp.sin(angles)
+  return kept_whole(jnp.cos(angles), kind), kept_whole(jnp.sin(angles), kind)
 
 
 def apply_rope(x_BLNH, rope):
