@@ -202,7 +202,7 @@ def test_a_function_that_is_right_passes_whatever_else_it_does():
 def test_an_end_of_iteration_is_the_codes_own():
   """In one process with the tests, `map` would take it for the end of the cases."""
   report = run_tests(["def f(x): raise StopIteration()"], ["assert all(map(f, [1, 2]))"], FUNCTION["names"])
-  assert report.verdicts == (code_judge.Verdict(False, "StopIteration: "),)
+  assert report.verdicts == (code_judge.Verdict(False, "StopIteration:  (line 1)"),)
 
 
 def test_what_ends_the_process_fails_one_test_and_not_the_next():
