@@ -11,7 +11,7 @@ from fake_tasks import COUNT
 import pytest
 
 import agentbank_jax
-from agentbank_jax import doctor, tasks
+from agentbank_jax import cache, doctor, tasks
 from agentbank_jax.errors import UserError
 from agentbank_jax.evaluate import run
 from agentbank_jax.report.tables import Table, markdown
@@ -135,6 +135,25 @@ def test_checksums_of_files_and_folders(data):
   assert published.checksum(data / "worlds") == hashlib.sha256(lines.encode()).hexdigest()
   (data / "rows.jsonl").write_bytes(b"")
   assert published.checksum(data / "rows.jsonl") == EMPTY
+
+
+def test_a_large_file_is_read_once(data, tmp_path, monkeypatch):
+  """By any process: each has a `functools.cache` of its own."""
+  monkeypatch.setattr(cache, "_LARGE", 3)
+  monkeypatch.setenv(cache.VARIABLE, str(tmp_path / "cache"))
+  read = []
+  monkeypatch.setattr(cache, "_read", lambda path: read.append(path) or f"sum {len(read)}")
+  file = data / "rows.jsonl"
+  for _ in range(2):
+    cache._checksum.cache_clear()
+    assert published.checksum(file) == "sum 1" and read == [file]
+  file.write_bytes(b"abcd")
+  cache._checksum.cache_clear()
+  assert published.checksum(file) == "sum 2"
+  cache._checksum.cache_clear()
+  assert published.checksum(data / "worlds" / "a") == "sum 3"  # small
+  assert len(list((tmp_path / "cache" / "checksums").iterdir())) == 2
+  cache._checksum.cache_clear()
 
 
 def test_files_are_noted_where_they_are_found(data):

@@ -10,7 +10,6 @@ import contextlib
 import fcntl
 import hashlib
 import json
-import os
 import pathlib
 import time
 from typing import Any, NamedTuple
@@ -80,7 +79,7 @@ def open_corpus(files: Sequence[pathlib.Path], read: Callable[[Sequence[pathlib.
     UserError: `read` raised it, or tantivy is not installed.
   """
   folder = cache.folder("corpora")
-  sums = _checksums(files, folder / "checksums.json")
+  sums = [(file.name, cache.file_checksum(file)) for file in files]
   named = {"form": FORM, "reader": reader, "tantivy": text_index.tantivy().__version__, "files": sums}
   folder /= hashlib.sha256(json.dumps(named).encode()).hexdigest()[:32]
   if not (folder / _ABOUT).is_file():
@@ -126,27 +125,6 @@ def _key(title: str) -> str:
   """Returns what titles that are the same page have in common."""
   folded = unicodedata.normalize("NFKC", text_index.encodable(title)).replace("_", " ").casefold()
   return " ".join(folded.split())[:1_000]
-
-
-def _checksums(files: Sequence[pathlib.Path], known: pathlib.Path) -> list[tuple[str, str]]:
-  """Returns name and sha256 of every file. One that has its size and time of before is not read again."""
-  try:
-    sums = json.loads(known.read_text())
-  except (OSError, ValueError):  # a note, nothing more: without it, files are read again
-    sums = {}
-  result, new = [], {}
-  for file in files:
-    stat = file.stat()
-    note = f"{file.resolve()} {stat.st_size} {stat.st_mtime_ns}"
-    if note not in sums:
-      with file.open("rb") as opened:
-        new[note] = sums[note] = hashlib.file_digest(opened, "sha256").hexdigest()
-    result.append((file.name, sums[note]))
-  if new:
-    partial = known.with_name(f".{known.name}.{os.getpid()}.{time.monotonic_ns()}")
-    partial.write_text(json.dumps(sums))
-    partial.replace(known)
-  return result
 
 
 @contextlib.contextmanager
