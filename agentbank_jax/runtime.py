@@ -1,4 +1,4 @@
-"""What must be settled before jax is imported: the platform, and how the process keeps its heap."""
+"""What must be settled before jax and tqdm are imported: the platform, the heap, how often progress is logged."""
 
 import ctypes
 import importlib.util
@@ -11,6 +11,9 @@ def prepare() -> None:
   """Chooses a platform where none is chosen, and sets what must be set before jax starts. Call it first."""
   os.environ.setdefault("JAX_PLATFORMS", _platforms())
   os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # we parallelise by processes ourselves
+  os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # that PyTorch is absent is no news
+  if not sys.stderr.isatty():
+    os.environ.setdefault("TQDM_MININTERVAL", "10")  # seconds between the lines that a progress bar leaves in a log
   if os.environ["JAX_PLATFORMS"] == "cpu":
     keep_heap()
 

@@ -18,7 +18,7 @@ SAMPLES = pathlib.Path(__file__).parents[1] / "tests" / "samples"
 
 def get_config() -> ConfigDict:
   def sample(name: str, path: str, **kwargs) -> ConfigDict:
-    return source(f"{name} sample", name, str(SAMPLES / path), licence="Apache-2.0", id_prefix=f"{name}/",
+    return source(f"{name} {path}", name, str(SAMPLES / path), licence="Apache-2.0", id_prefix=f"{name}/",
                   **kwargs)
 
   config = ConfigDict()
@@ -28,6 +28,7 @@ def get_config() -> ConfigDict:
       sample("agentbank", "agentbank", configs=("alfworld", "gsm8k")),
       sample("agentinstruct", "agentinstruct.jsonl", train_acknowledgement=False),
       sample("agenttraj", "webshop_train.json"),
+      sample("sharegpt", "eto.json", task="alfworld", train_acknowledgement=False, tools_in_system=False),
       sample("fireact", "fireact.json", task="hotpotqa"),
       sample("gsm8k", "gsm8k.jsonl"),
       sample("intercode", "intercode.json"),

@@ -202,3 +202,12 @@ def test_experts_solve_the_real_tasks(tmp_path, name):
     pytest.skip(f"task {name} is not there")
   summary = evaluate.run(config(tasks=(name,), episodes=5), tmp_path)
   assert summary["mean"]["success"] == 1.0
+
+
+@pytest.mark.parametrize("prose", [False, True])
+def test_a_table_wider_than_the_terminal_is_printed_whole(prose):
+  out = io.StringIO()
+  cells = ["household", "100.0% (94.0 to 100.0)", "+86.7% (+80.1 to +90.3)", "word " * 30 if prose else "12,345"]
+  table = Table("T", ["task", "b (95% CI)", "difference", "x"], [cells], prose=prose)
+  print_table(table, rich.console.Console(file=out, width=40))
+  assert all(cell in out.getvalue() for cell in cells[:3]) and out.getvalue().count("word") == 30 * prose

@@ -135,6 +135,9 @@ def make_engine_player(config) -> EnginePlayer:
   format = engine.format or bundle.chat_format
   if format is None:
     raise UserError(f"{engine.model} does not say which chat format it was trained with; set engine.format")
+  if sampling.context > bundle.config.max_positions:
+    raise UserError(f"sampling.context is {sampling.context}, but {engine.model} has {bundle.config.max_positions} "
+                    f"positions; set --config.sampling.context={bundle.config.max_positions} or less")
   rules = {**config.rules, "length": None}  # a turn's few new positions are not worth cutting
   sharding = make_sharding(config.mesh, rules) if jax.device_count() > 1 else None
   execution = execution_lib.resolve(config.execution, jax.default_backend(), sharding)

@@ -5,7 +5,9 @@ import dataclasses
 import sys
 
 import rich.box
+import rich.cells
 import rich.console
+import rich.measure
 import rich.table
 import rich.text
 
@@ -44,16 +46,20 @@ def markdown(table: Table) -> str:
 
 
 def print_table(table: Table, console: rich.console.Console | None = None) -> None:
-  """Prints `table` on the terminal, or on `console`. A file gets 120 columns."""
+  """Prints `table` on the terminal, or on `console`. A file gets 120 columns, or as many as it takes to cut nothing."""
   console = console or rich.console.Console(width=None if sys.stdout.isatty() else 120)
   shown = rich.table.Table(title=rich.text.Text(table.title), caption=rich.text.Text(table.note),
                            title_justify="left", caption_justify="left", box=rich.box.SIMPLE_HEAD)
   for i, column in enumerate(table.columns):
     prose = table.prose and i == len(table.columns) - 1
+    whole = 0 if prose else max(rich.cells.cell_len(cells[i]) for cells in (table.columns, *table.rows))
     shown.add_column(rich.text.Text(column), justify="left" if prose or i == 0 else "right", overflow="fold",
-                     no_wrap=not prose)
+                     no_wrap=not prose, min_width=whole)
   for i, row in enumerate(table.rows):
     if table.summary and i == len(table.rows) - table.summary:
       shown.add_section()
     shown.add_row(*map(rich.text.Text, row))  # Text: a cell's brackets are no markup
+  # All columns but a last one of prose have their full width: the terminal may wrap a line, but no number is cut.
+  least = rich.measure.Measurement.get(console, console.options.update(max_width=10_000), shown).minimum
+  console.width = max(console.width, least)
   console.print(shown)
