@@ -174,8 +174,9 @@ def _decode(config: ConfigDict, model: LlamaConfig, execution: Execution):
   Parameters are in the compute dtype, as the engine loads them.
   """
   c, sharding = config.compile, execution.sharding
-  if c.slots < 1 or c.slots % sharding.shards("batch"):
-    raise UserError(f"compile.slots = {c.slots} is not a multiple of {sharding.shards('batch')} batch shards of the mesh")
+  shards = sharding.shards("batch")
+  if c.slots < 1 or c.slots % shards:
+    raise UserError(f"compile.slots = {c.slots} is not a multiple of {shards} batch shards of the mesh")
   shardings = llama.param_shardings(model, sharding)
   params = jax.tree.map(lambda p, s: jax.ShapeDtypeStruct(p.shape, execution.compute_dtype, sharding=s),
                         llama.abstract_params(model), shardings)
