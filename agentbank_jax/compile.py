@@ -38,6 +38,7 @@ _GPU_NOT_CHECKED = ("temporaries, and so whether it fits; kernels; collectives: 
                     "plugin and a GPU")
 _OUT_OF_MEMORY = re.compile(r"RESOURCE_EXHAUSTED|exceeds? available|[Oo]ut of memory|Ran out of memory")
 
+
 @dataclasses.dataclass(frozen=True)
 class Program:
   """What the compiler says of a program, per chip.
@@ -90,6 +91,7 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
       changes, program = nearest_that_fits(config, lambda changed: compile_step(changed, topology))
     result["suggestion"] = changes if program else None
     if program is None:
+      print("nothing that was tried makes it fit: take more chips" if config.compile.suggest else "no change was tried")
       return result
     print(f"fits with {as_flags(changes)}")
     config = changed(config, changes)
@@ -172,6 +174,9 @@ def _decode(config: ConfigDict, model: LlamaConfig, execution: Execution):
   Parameters are in the compute dtype, as the engine loads them.
   """
   c, sharding = config.compile, execution.sharding
+  shards = sharding.shards("batch")
+  if c.slots < 1 or c.slots % shards:
+    raise UserError(f"compile.slots = {c.slots} is not a multiple of {shards} batch shards of the mesh")
   shardings = llama.param_shardings(model, sharding)
   params = jax.tree.map(lambda p, s: jax.ShapeDtypeStruct(p.shape, execution.compute_dtype, sharding=s),
                         llama.abstract_params(model), shardings)

@@ -10,16 +10,25 @@ from agentbank_jax.errors import UserError
 Program = TypeVar("Program")
 
 # What is tried, one after the other and each on top of the last. Ordered by what it costs: recomputation, precision of
-# a moment, smaller micro-batches, and at last training adapters in place of all weights.
-SAVERS = (
-    ("execution.remat", "full"),
-    ("execution.compute_dtype", "bfloat16"),
-    ("optim.mu_dtype", "bfloat16"),
-    ("data.micro_batches", "x2"),
-    ("data.micro_batches", "x2"),
-    ("model.lora.rank", 16),
-    ("model.lora.base", "int8"),
-)
+# a moment, smaller micro-batches, at last adapters in place of all weights; in decoding, fewer conversations at once.
+_DOUBLE, _HALF = "twice", "half"
+SAVERS = {
+    "train": (
+        ("execution.remat", "full"),
+        ("execution.compute_dtype", "bfloat16"),
+        ("optim.mu_dtype", "bfloat16"),
+        ("data.micro_batches", _DOUBLE),
+        ("data.micro_batches", _DOUBLE),
+        ("model.lora.rank", 16),
+        ("model.lora.base", "int8"),
+    ),
+    "decode": (
+        ("execution.compute_dtype", "bfloat16"),
+        ("compile.slots", _HALF),
+        ("compile.slots", _HALF),
+        ("compile.slots", _HALF),
+    ),
+}
 
 
 class OutOfMemory(Exception):
@@ -38,9 +47,9 @@ def nearest_that_fits(config: ConfigDict, attempt: Callable[[ConfigDict], Progra
     (changes, their program): of `SAVERS`, and none that could be left out; ({}, None) where all together do not do.
   """
   flat, changes = dict(_flatten(config)), {}
-  for key, value in SAVERS:
-    if value == "x2":
-      value = changes.get(key, flat[key]) * 2
+  for key, value in SAVERS[config.compile.step]:
+    now = changes.get(key, flat[key])
+    value = now * 2 if value == _DOUBLE else now // 2 if value == _HALF else value
     if flat[key] == value or (key == "model.lora.rank" and flat[key]) or _without_meaning(key, flat, changes):
       continue
     program = _tried(config, changes | {key: value}, attempt)

@@ -8,8 +8,9 @@ One v5e-4 host is enough. Leaves model/ (merged) and adapter/ (PEFT's format). R
 (Dettmers et al. 2023, arXiv:2305.14314, appendix B.2: alpha 16, rate 2e-4), with its finding that all linear maps
 need adapters.
 
-Machine: v5e-4 (4 chips, one host); not compiled yet. AgentBank's 51,287 trajectories, at an assumed 1,000 tokens each:
-599 steps, 157M tokens with padding, 5.6 hours at an assumed MFU of 40% (counted as for full tuning, which is more).
+Machine: v5e-4 (4 chips, one host); peak 5.71 GiB of 15.75 per chip (compiled on 2026-11-24). AgentBank's 51,287
+trajectories, at an assumed 1,000 tokens each: 599 steps, 157M tokens with padding, 5.6 hours at an assumed MFU of 40%
+(counted as for full tuning, which is more).
 `python benchmarks/fits.py --plan` gives these figures, and says what is assumed.
 """
 

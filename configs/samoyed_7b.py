@@ -8,8 +8,8 @@ The first says, in minutes and on any machine, whether it fits. `init_from` is a
 Hugging Face's own. The recipe is ETO's, by AgentBank's first author (arXiv:2403.02502): 3 epochs, 64 rows, rate 2e-5,
 cosine, 3% warm-up, no decay; the paper's own is not known.
 
-Machine: v5e-16 (16 chips); not compiled yet. AgentBank's 51,287 trajectories, at an assumed 1,000 tokens each: 599
-steps, 157M tokens with padding, 1.4 hours at an assumed MFU of 40%.
+Machine: v5e-16 (16 chips); peak 9.21 GiB of 15.75 per chip (compiled on 2026-11-24). AgentBank's 51,287 trajectories,
+at an assumed 1,000 tokens each: 599 steps, 157M tokens with padding, 1.4 hours at an assumed MFU of 40%.
 `python benchmarks/fits.py --plan` gives these figures, and says what is assumed.
 """
 

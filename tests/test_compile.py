@@ -153,6 +153,11 @@ def test_what_cannot_be_is_passed_over_and_adapters_come_last():
   assert changes == {"model.lora.base": "int8"} and tried[-1].model.lora.rank == 4
 
 
+def test_decoding_is_helped_by_fewer_conversations():
+  decoding = {"compile.step": "decode", "execution.compute_dtype": "bfloat16", "compile.slots": 64}
+  assert search(lambda c: c.compile.slots <= 16, **decoding)[0] == {"compile.slots": 16}
+
+
 def test_where_nothing_fits_there_is_no_suggestion():
   assert search(lambda c: False)[0] == {}
 
