@@ -25,13 +25,17 @@ def attend(q_BLNH, k_BLKH, v_BLKH, segment_ids_BL, window: int | None, execution
     full: the whole L x L score matrix; simple, for small L and as the reference.
     blocked: blocks of queries against the keys they may see, scores recomputed in the backward pass. Runs anywhere.
     splash: JAX's Pallas kernel for TPUs; rows may be cut along their length (see `kernels.splash`).
-    splash_interpret: the same kernel, interpreted step by step on any platform: for tests.
+    triton: JAX's Pallas kernel for GPUs (see `kernels.triton`). Not what "auto" means: it has not run on a GPU yet.
+    splash_interpret, triton_interpret: the same kernels, interpreted step by step on any platform: for tests.
   """
   kind = execution.attention
   if kind == "full":
     return _full(q_BLNH, k_BLKH, v_BLKH, segment_ids_BL, window)
   if kind == "blocked":
     return blocked_attention(q_BLNH, k_BLKH, v_BLKH, segment_ids_BL, window, execution.query_block)
+  if kind in ("triton", "triton_interpret"):
+    from agentbank_jax.kernels.triton import triton_attention
+    return triton_attention(q_BLNH, k_BLKH, v_BLKH, segment_ids_BL, window, execution)
   return splash_attention(q_BLNH, k_BLKH, v_BLKH, segment_ids_BL, window, execution, ATTENTION)
 
 

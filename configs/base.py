@@ -119,7 +119,7 @@ def execution_and_mesh(config: ConfigDict) -> None:
   """Adds how a model is run and cut: the same for training and sampling."""
   config.execution = ConfigDict()
   config.execution.layers = "auto"  # scan | unroll
-  config.execution.attention = "auto"  # full | blocked | splash (TPU)
+  config.execution.attention = "auto"  # full | blocked | splash (TPU) | triton (GPU)
   config.execution.matmul = "auto"  # native | cpu
   config.execution.remat = "none"  # none | dots | attention | full: what is not kept for the backward pass
   config.execution.compute_dtype = "float32"  # float32 | bfloat16; parameters are float32 in training

@@ -12,6 +12,7 @@ from agentbank_jax.attention import attend
 from agentbank_jax.errors import UserError
 
 SPLASH = execution(attention="splash_interpret", splash_block=128)
+TRITON = execution(attention="triton_interpret")
 
 
 def rows(B, L, N, K, H, seed=0):
@@ -45,6 +46,27 @@ def assert_same(a, b):
 def test_splash_is_full_attention(heads, size, window):
   q, k, v, segments = rows(2, 256, *heads, size)
   assert_same(both(q, k, v, segments, window, SPLASH), both(q, k, v, segments, window, execution(attention="full")))
+
+
+@pytest.mark.parametrize("heads, size", [((4, 4), 64), ((4, 2), 64)], ids=["all heads", "grouped"])
+def test_triton_is_full_attention(heads, size):
+  q, k, v, segments = rows(2, 256, *heads, size)
+  assert_same(both(q, k, v, segments, None, TRITON), both(q, k, v, segments, None, execution(attention="full")))
+
+
+@pytest.mark.parametrize("length, window, shape, told", [
+    (256, 64, {}, "no sliding window"), (200, None, {}, "a multiple of 128 positions, not 200"),
+    (256, None, dict(context=8), "cannot cut rows along their length")])
+def test_what_triton_cannot_do_is_told(length, window, shape, told):
+  run = dataclasses.replace(TRITON, sharding=mesh(**shape)) if shape else TRITON
+  with pytest.raises(UserError, match=told):
+    both(*rows(2, length, 2, 2, 64), window, run)
+
+
+def test_triton_over_a_mesh():
+  q, k, v, segments = rows(4, 128, 4, 2, 64)
+  run = dataclasses.replace(TRITON, sharding=mesh(data=2, fsdp=2, tensor=2))
+  assert_same(both(q, k, v, segments, None, run), both(q, k, v, segments, None, execution(attention="full")))
 
 
 @pytest.mark.parametrize("shape", [dict(data=2, tensor=2, context=2), dict(context=4, fsdp=2)], ids=str)

@@ -165,10 +165,11 @@ def test_where_nothing_fits_there_is_no_suggestion():
 # ---- the verb --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["train", "decode"])
-def test_gpus_are_lowered_for_and_what_that_leaves_open_is_said(kind, tmp_path, capsys):
+@pytest.mark.parametrize("kind, attention", [("train", "auto"), ("train", "triton"), ("decode", "auto")])
+def test_gpus_are_lowered_for_and_what_that_leaves_open_is_said(kind, attention, tmp_path, capsys):
   config = savers.changed(train_tiny.get_config(), {
-      "compile.topology": "h100-8", "data.seq_len": 256, "compile.step": kind, "compile.slots": 8})
+      "compile.topology": "h100-8", "data.seq_len": 256, "compile.step": kind, "compile.slots": 8,
+      "execution.attention": attention})
   summary = compile_lib.run(config, tmp_path)
   assert summary["fits"] is None and "temporaries" in summary["not_checked"]
   assert "not compiled" in capsys.readouterr().out

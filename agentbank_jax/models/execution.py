@@ -14,7 +14,7 @@ AUTO = {
 }
 CHOICES = {
     "layers": ("scan", "unroll"),
-    "attention": ("full", "blocked", "splash", "splash_interpret"),
+    "attention": ("full", "blocked", "splash", "splash_interpret", "triton", "triton_interpret"),
     "matmul": ("native", "cpu"),
     "remat": ("none", "dots", "attention", "full"),
     "compute_dtype": ("float32", "bfloat16"),
