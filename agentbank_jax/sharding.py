@@ -96,9 +96,14 @@ def make_mesh(shape: Mapping[str, int], devices=None) -> Mesh:
     if data % slices:
       raise UserError(f"mesh {dict(shape)}: {slices} slices need a multiple of {slices} along 'data', which is {data}: "
                       "the other axes stay within a slice")
-    grid = mesh_utils.create_hybrid_device_mesh((data // slices, *inside), (slices, 1, 1, 1), devices)
+    grid = mesh_utils.create_hybrid_device_mesh((data // slices, *inside), (slices, 1, 1, 1), devices,
+                                                allow_split_physical_axes=True)
     return Mesh(grid, MESH_AXES, axis_types=axis_types)
-  return jax.make_mesh(tuple(sizes), MESH_AXES, axis_types=axis_types, devices=devices)
+  try:
+    return jax.make_mesh(tuple(sizes), MESH_AXES, axis_types=axis_types, devices=devices)
+  except NotImplementedError:  # no axis of the pod's grid of chips is as long: one must be cut in two
+    grid = mesh_utils.create_device_mesh(tuple(sizes), devices, allow_split_physical_axes=True)
+    return Mesh(grid, MESH_AXES, axis_types=axis_types)
 
 
 def make_sharding(mesh_shape: Mapping[str, int], rules: Mapping[str, str | tuple[str, ...] | None],

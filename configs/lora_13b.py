@@ -2,8 +2,9 @@
 
   agentbank compile --config=configs/lora_13b.py --topology=v5e-8
 
-Machine: v5e-8 (8 chips); not compiled yet. AgentBank's 51,287 trajectories, at an assumed 1,000 tokens each: 599 steps,
-157M tokens with padding, 5.4 hours at an assumed MFU of 40% (counted as for full tuning, which is more).
+Machine: v5e-8 (8 chips); peak 5.05 GiB of 15.75 per chip (compiled on 2026-11-24). AgentBank's 51,287 trajectories, at
+an assumed 1,000 tokens each: 599 steps, 157M tokens with padding, 5.4 hours at an assumed MFU of 40% (counted as for
+full tuning, which is more).
 `python benchmarks/fits.py --plan` gives these figures, and says what is assumed.
 """
 

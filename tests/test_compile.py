@@ -17,9 +17,11 @@ from agentbank_jax import optim, savers, state, step
 from agentbank_jax.errors import UserError
 from agentbank_jax.hlo import SLICES, Traffic, collectives
 from agentbank_jax.models.config import num_params
+from agentbank_jax.sharding import make_sharding
 from agentbank_jax.starting_model import architecture
 from agentbank_jax.topologies import parse_topology
 from configs import train_tiny
+from configs.base import training
 
 
 @pytest.mark.parametrize("text, grid, chips, ordered", [
@@ -197,11 +199,14 @@ def test_what_is_missing_is_told(tmp_path):
 
 
 @pytest.fixture
-def compiled(tmp_path):
-  """Returns a function that compiles a small model for a topology; its summary comes back."""
+def tpu_compiler():
   if importlib.util.find_spec("libtpu") is None:
     pytest.skip("no TPU compiler: pip install 'agentbank-jax[tpu]'")
 
+
+@pytest.fixture
+def compiled(tmp_path, tpu_compiler):
+  """Returns a function that compiles a small model for a topology; its summary comes back."""
   def compile_for(topology, *flags):
     result = compile_cli(tmp_path, "--config=configs/train_tiny.py", f"--topology={topology}",
                          "--config.model.overrides.head_dim=128", "--config.data.seq_len=512", *flags)
@@ -235,10 +240,15 @@ def test_a_model_that_does_not_fit_is_helped(compiled):
 
 
 @pytest.mark.slow
-def test_between_slices_there_is_nothing_but_sums():
+def test_a_mesh_may_cut_an_axis_of_the_pod(tpu_compiler):
+  """No axis of 4 x 4 x 8 chips is two long."""
+  cut = make_sharding({"fsdp": -1, "context": 2}, training().rules, parse_topology("v4-256").devices())
+  assert dict(cut.mesh.shape) == {"data": 1, "fsdp": 64, "context": 2, "tensor": 1}
+
+
+@pytest.mark.slow
+def test_between_slices_there_is_nothing_but_sums(tpu_compiler):
   """Two slices of four chips: parameters are gathered within a slice; between slices gradients are summed."""
-  if importlib.util.find_spec("libtpu") is None:
-    pytest.skip("no TPU compiler: pip install 'agentbank-jax[tpu]'")
   config = savers.changed(train_tiny.get_config(), {
       "model.overrides.head_dim": 128, "data.seq_len": 512, "mesh.data": 2})
   text = compile_lib.compiled_step(config, parse_topology("2xv5e:2x2")).as_text()
