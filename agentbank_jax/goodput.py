@@ -116,8 +116,10 @@ def account(lines: Sequence[dict[str, Any]]) -> dict[str, Any]:
   parts = {part: sum(seconds[part] for seconds in last) for part in PARTS} | {"redone": 0.0, "down": 0.0}
   steps_redone = 0
   for number, start in enumerate(starts[:-1]):
-    silent = start[-1]["started"] + sum(last[number].values())
-    parts["down"] += max(starts[number + 1][0]["started"] - silent, 0.0)  # clocks of two hosts may differ a little
+    gap = starts[number + 1][0]["started"] - (start[-1]["started"] + sum(last[number].values()))
+    parts["down"] += max(gap, 0.0)
+    # Below zero where the clocks of two hosts differ, or as Linux tells a process's start to a second: counted once.
+    parts["start"] -= min(max(-gap, 0.0), last[number + 1]["start"])
     kept = min(later[0]["step"] for later in starts[number + 1:])
     done, seconds = zip(*((line["step"], line["seconds"]["step"]) for line in start), strict=True)
     steps_redone += max(done[-1] - max(kept, done[0]), 0)

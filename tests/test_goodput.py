@@ -52,6 +52,15 @@ def test_a_later_start_that_goes_back_further_takes_more():
   assert found["goodput"] * found["wall_seconds"] == pytest.approx(40.0)
 
 
+def test_time_that_two_starts_claim_is_counted_once():
+  """The second began 2 s before the last line of the first, by its clock."""
+  found = goodput.account([_line(1000.0, 0, start=10.0), _line(1000.0, 5, start=10.0, step=5.0),
+                           _line(1013.0, 5, start=10.0), _line(1013.0, 10, start=10.0, step=5.0)])
+  assert found["wall_seconds"] == pytest.approx(28.0)
+  assert found["shares"]["start"] * 28 == pytest.approx(18.0) and found["shares"]["down"] == 0
+  assert sum(found["shares"].values()) == pytest.approx(1)
+
+
 def test_a_report_in_one_line():
   assert goodput.describe(goodput.account(KILLED)) == (
       "goodput: 28.6% of 140 s in 3 starts were steps (start 35.7%, checkpoint 3.6%, redone 7.1%, down 25.0%)")
