@@ -13,9 +13,10 @@ from absl import logging
 from agentbank_jax.envs.base import Instance
 from agentbank_jax.envs.worker_pool import PoolSize, WorkerError, WorkerPool
 from agentbank_jax.errors import UserError, did_you_mean
+from agentbank_jax.evaluate.run import draw_from_any
 from agentbank_jax.report.tables import Table, markdown, print_table
 from agentbank_jax.summary import versions
-from agentbank_jax.tasks import adapter_names, get_task, published, requirements, task_names
+from agentbank_jax.tasks import adapter_names, get_task, requirements, task_names
 from agentbank_jax.tasks.task import SKILLS, Task
 
 READY = "ready"
@@ -52,9 +53,13 @@ def run(config, workdir: pathlib.Path) -> dict[str, Any]:
       *([name, optional[name] or "absent", use, "" if optional[name] else how]
         for name, (use, how) in OPTIONAL.items())]))
   states = task_states()
-  ready = sum(state.startswith(READY) for state in states.values())
-  print_table(Table(f"tasks: {ready} of {len(states)} are ready", ("skill", "task", "split", "state"), [
-      [task.skill, task.name, _split(task), states[task.name]] for task in _tasks()], prose=True,
+  published = [task for task in _tasks() if not task.stands_in_for]
+  stand_ins = [task for task in _tasks() if task.stands_in_for]
+  ready = lambda tasks: f"{sum(states[task.name].startswith(READY) for task in tasks)} of {len(tasks)} are ready"
+  print_table(Table(f"published tasks: {ready(published)}", ("skill", "task", "split", "state"), [
+      [task.skill, task.name, _split(task), states[task.name]] for task in published], prose=True))
+  print_table(Table(f"their stand-ins and other cuts: {ready(stand_ins)}", ("skill", "task", "for", "state"), [
+      [task.skill, task.name, task.stands_in_for, states[task.name]] for task in stand_ins], prose=True,
       note=f"Environments of other packages are tasks by name: {', '.join(f'{name}:...' for name in adapter_names())} "
            "(agentbank_jax/tasks/README.md)."))
   return {"machine": machine, "optional": optional, "tasks": states}
@@ -77,7 +82,7 @@ def task_table(kind: str) -> str:
   """
   cells = {
       "skill": lambda t: t.skill,
-      "task": lambda t: f"`{t.name}`",
+      "task": lambda t: f"`{t.name}`" + (f", for `{t.stands_in_for}`" if t.stands_in_for else ""),
       "split": _split,
       "what runs": lambda t: t.runs,
       "instances": lambda t: t.source.where,
@@ -120,13 +125,13 @@ class _Probe:
 
   def reset(self, instance: Instance) -> str:
     logging.set_verbosity(logging.ERROR)  # what is returned says it
-    task = get_task(instance.id)
-    with published.files_used() as files:
-      first = next(iter(task.instances(instance.split, 1, 0)))
-    unknown = [name for name, file in published.describe(task, files).items() if file["known_as"] is None]
+    (task, (first,), files), lacks = draw_from_any(instance.id, 1, 0)
     with contextlib.closing(task.make_env()) as env:
       env.reset(first)
-    return f"{READY}, on files that are none of the published ones: {', '.join(unknown)}" if unknown else READY
+    state = f"{READY}, with train instances alone: {lacks.removeprefix(f'{task.name}: ')}" if lacks else READY
+    if unknown := [name for name, file in files.items() if file["known_as"] is None]:
+      state += f"{'; ' if lacks else ', '}on files that are none of the published ones: {', '.join(unknown)}"
+    return state
 
   def close(self) -> None:
     """Nothing to release."""

@@ -11,6 +11,7 @@ def prepare() -> None:
   """Chooses a platform where none is chosen, and sets what must be set before jax starts. Call it first."""
   os.environ.setdefault("JAX_PLATFORMS", _platforms())
   os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # we parallelise by processes ourselves
+  os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")  # that PyTorch is absent is no news
   if not sys.stderr.isatty():
     os.environ.setdefault("TQDM_MININTERVAL", "10")  # seconds between the lines that a progress bar leaves in a log
   if os.environ["JAX_PLATFORMS"] == "cpu":

@@ -79,6 +79,7 @@ class TaskConformance:
     assert task.skill in SKILLS and task.max_steps > 0 and task.source.licence
     low, high = task.metric.reward_range
     assert low < high and task.metric.success and task.metric.definition
+    assert not task.stands_in_for or get_task(task.stands_in_for).skill == task.skill
     assert task.runs, "the table of tasks says what really runs"
     assert [turn.role for turn in task.few_shot] == ["user", "assistant"] * (len(task.few_shot) // 2)
     assert not any(turn.train for turn in task.opening("Begin."))

@@ -12,11 +12,12 @@ import tarfile
 from conformance import TaskConformance, last, play
 import pytest
 
+from agentbank_jax import cache
 from agentbank_jax.envs.alfworld_goal import Goal
 from agentbank_jax.envs.base import Action
 from agentbank_jax.envs.household import current_command
 from agentbank_jax.errors import UserError
-from agentbank_jax.tasks import alfworld_games, cache, get_task
+from agentbank_jax.tasks import alfworld_games, get_task
 from agentbank_jax.tasks.alfworld_explorer import AlfworldExplorer
 from agentbank_jax.tasks.catalog.alfworld import walkthrough
 

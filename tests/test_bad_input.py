@@ -263,7 +263,8 @@ def test_evaluate_bad_models(fails, tmp_path, packed, model):
   assert "config.json" in fails("evaluate", tasks, f"engine.model={tmp_path / 'empty'}")
   assert "llama4" in fails("evaluate", tasks, f"engine.model={model}", "engine.format=llama4")
   nan = save_model(tmp_path / "nan", packed, np.inf)
-  assert "NaN or infinite" in fails("evaluate", tasks, f"engine.model={nan}", "episodes=1")
+  assert "NaN or infinite" in fails("evaluate", tasks, f"engine.model={nan}", "episodes=1",
+                                    "sampling.context=256")
 
 
 # convert

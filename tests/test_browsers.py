@@ -15,7 +15,7 @@ from conformance import TaskConformance, last, play
 import pytest
 import webarena_site
 
-from agentbank_jax.envs import browser
+from agentbank_jax.envs import browser, process_guard
 from agentbank_jax.envs.base import Action, Instance
 from agentbank_jax.envs.webarena import WebArenaEnv
 from agentbank_jax.errors import UserError
@@ -54,10 +54,10 @@ def test_a_browser_reaches_the_hosts_it_is_given_and_nothing_else(hosts):
         with pytest.raises(Exception, match="ERR_NAME_NOT_RESOLVED"):
           opened.driver.get(address.replace("127.0.0.1", name))
     session = opened._session
-    assert browser._members(session) and profiles() > before
+    assert process_guard.session_members(session) and profiles() > before
     opened.close()
     opened.close()
-    assert not browser._members(session) and profiles() == before
+    assert not process_guard.session_members(session) and profiles() == before
 
 
 def test_a_killed_process_takes_its_browser_with_it():
@@ -65,13 +65,13 @@ def test_a_killed_process_takes_its_browser_with_it():
           "print(b._session, b._profile, flush=True); time.sleep(600)")
   process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
   session, profile = process.stdout.readline().split()
-  assert browser._members(int(session)) and os.path.isdir(profile)
+  assert process_guard.session_members(int(session)) and os.path.isdir(profile)
   process.kill()
   process.communicate()
   deadline = time.monotonic() + 30
-  while browser._members(int(session)) and time.monotonic() < deadline:
+  while process_guard.session_members(int(session)) and time.monotonic() < deadline:
     time.sleep(0.1)
-  assert not browser._members(int(session))
+  assert not process_guard.session_members(int(session))
   browser.Browser().close()  # removes what was left
   assert not os.path.exists(profile)
 
@@ -232,7 +232,7 @@ def test_orders_and_reviews_are_found_through_the_shop(web, hosted):
 
 def test_a_browser_that_died_is_an_error_of_the_environment(web):
   begin(web, ANSWER)
-  browser._kill_session(web._browser._browser._session)
+  process_guard.kill_session(web._browser._browser._session)
   with pytest.raises(Exception):  # noqa: B017  whatever selenium makes of it
     act(web, "scroll [down]")
 
@@ -322,7 +322,7 @@ def test_a_dead_browser_is_replaced_at_the_next_episode():
   instance = Instance("test-0", "test", {"page": "click-test", "seed": "a"})
   try:
     first = env.reset(instance)
-    browser._kill_session(env._browser._session)
+    process_guard.kill_session(env._browser._session)
     assert env.reset(instance) == first
   finally:
     env.close()

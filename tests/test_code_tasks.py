@@ -70,7 +70,6 @@ def published(tmp_path, monkeypatch):
 class TestCode(TaskConformance):
   split = "test"
   few = 3
-  expert_instances = 8
 
   @pytest.fixture(params=NAMES)
   def task(self, request, published):
@@ -165,6 +164,7 @@ CHEATS = {
         "    if m: return int(m[1])",
     "answers twice": "import os\ndef f(x):\n  os.fork()\n  return 0",
     "raises what tests wait for": "def f(x): raise AssertionError()",
+    "ends the tests' iteration": "def f(x): raise StopIteration()",
     "returns not implemented": "def f(x): return NotImplemented",
     "returns nothing": "def f(x): pass",
     "returns itself": "def f(x): return f",
@@ -197,6 +197,12 @@ def test_a_function_that_is_right_passes_whatever_else_it_does():
   for code in ("def f(x): return x + 1", "import os\nprint('x')\nos.write(1, b'noise')\ndef f(x): return x + 1",
                "f = lambda x: x + 1", "class F:\n  def __call__(self, x): return x + 1\nf = F()"):
     assert run_tests([code], FUNCTION["tests"], FUNCTION["names"]).passed, code
+
+
+def test_an_end_of_iteration_is_the_codes_own():
+  """In one process with the tests, `map` would take it for the end of the cases."""
+  report = run_tests(["def f(x): raise StopIteration()"], ["assert all(map(f, [1, 2]))"], FUNCTION["names"])
+  assert report.verdicts == (code_judge.Verdict(False, "StopIteration:  (line 1)"),)
 
 
 def test_what_ends_the_process_fails_one_test_and_not_the_next():
@@ -263,7 +269,10 @@ def test_what_is_no_plain_data_passes_nothing():
     ("1 2 3", "1 2\n3", False), ("3\n1 2", "1 2\n3", False), ("2 1", "1 2", False), ("1 1 2", "1 2", False),
     ("yes", "YES", False), ("0.34", "0.33", False), ("1000000007", "1000000009", False), ("", "0", False),
     ("1 2\n3\n4", "1 2\n3", False), ("nan", "1.0", False), ("nan", "nan", True), ("12", "1 2", False),
-    ("Yes.", "Yes", False),
+    ("Yes.", "Yes", False), ("1000000007.0", "1000000009", False), ("1000000009.0", "1000000009", True),
+    ("1.9999999", "2", True), ("1.99", "2", False), ("1_0", "10", False), ("1e99999999999999999999", "1", False),
+    ("0x10", "16", False), ("٣", "3", False), ("1e9", "1000000001", False), ("infinity", "inf", False),
+    ("9" * 5000 + ".0", "9" * 5000, True),
 ])
 def test_outputs_agree_line_by_line_and_word_by_word(output, expected, same):
   assert same_output(output, expected) == same

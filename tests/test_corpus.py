@@ -7,6 +7,7 @@ import threading
 
 import pytest
 
+from agentbank_jax.cache import VARIABLE
 from agentbank_jax.envs import corpus, wikipedia
 from agentbank_jax.envs.corpus import Corpus, Page, open_corpus
 from agentbank_jax.errors import UserError
@@ -22,7 +23,7 @@ PAGES = (
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
-  monkeypatch.setenv(corpus.CACHE, str(tmp_path / "cache"))
+  monkeypatch.setenv(VARIABLE, str(tmp_path / "cache"))
   return tmp_path / "cache"
 
 

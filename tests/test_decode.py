@@ -159,7 +159,7 @@ def test_limits(truth):
 
 
 def test_wrong_settings_are_told():
-  with pytest.raises(UserError, match="decode.length = 513 is beyond the model's 512 positions"):
+  with pytest.raises(UserError, match="a conversation of 513 tokens is beyond the model's 512 positions"):
     engine(length=513)
   for changes in (dict(slots=0), dict(chunk=0), dict(length=1)):
     with pytest.raises(UserError, match="must be at least 1"):

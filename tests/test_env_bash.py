@@ -1,5 +1,6 @@
 """InterCode-Bash: what a command does and leaves, what is compared, and the gold commands of the real rows."""
 
+import gzip
 import io
 import json
 import os
@@ -8,6 +9,7 @@ import re
 import shutil
 import subprocess
 import tarfile
+import types
 
 from conformance import TaskConformance
 import pytest
@@ -16,6 +18,7 @@ from agentbank_jax.envs import bash, file_state, sandbox
 from agentbank_jax.envs.base import Action, Instance
 from agentbank_jax.envs.bash import BashEnv, Done, Shell, run, score, similarity
 from agentbank_jax.envs.file_state import File, changes, pack, read
+from agentbank_jax.envs.sandbox import Finished
 from agentbank_jax.errors import UserError
 from agentbank_jax.tasks import get_task, intercode_files
 from agentbank_jax.tasks.catalog import intercode_bash
@@ -45,7 +48,6 @@ def published(tmp_path, monkeypatch):
 class TestInterCodeBash(TaskConformance):
   split = "test"
   few = 3
-  expert_instances = 12
 
   @pytest.fixture
   def task(self, published):
@@ -93,6 +95,39 @@ def test_whatever_a_command_does_the_next_one_runs(command, says):
   after = run(done.shell, "echo alive")
   assert after.output == "alive\n" or command.startswith("rm -f /lib64")
   assert run(START, "cat /data/a.txt").output == "one\ntwo\n"
+
+
+def tar_of(size=0, format=tarfile.PAX_FORMAT, content=b"", **headers):
+  """An archive of one file, which says what it likes of itself."""
+  member = tarfile.TarInfo("./y")
+  member.size, member.pax_headers = size, headers
+  return member.tobuf(format) + content + bytes(1024)
+
+
+FORGED = {
+    "nothing": b"", "no status": b"x\0/\0" + START.files, "no number": b"9" * 5_000 + b"\0/\0" + START.files,
+    "no archive": b"0\0/\0what", "compressed": b"0\0/\0" + gzip.compress(START.files),
+    "sparse, and enormous": b"0\0/\0" + tar_of(**{
+        "GNU.sparse.size": str(1 << 50), "GNU.sparse.map": "0,0", "GNU.sparse.numblocks": "1"}),
+    "shorter than it says": b"0\0/\0" + tar_of(1 << 40, tarfile.GNU_FORMAT),
+    "header in header": b"0\0/\0" + tarfile.TarInfo("x" * 200).tobuf(tarfile.GNU_FORMAT)[:512] * 5_000,
+}
+
+
+@pytest.mark.parametrize("name", FORGED)
+def test_what_a_command_forges_is_a_shell_that_was_lost(monkeypatch, name):
+  """A command runs as the user that its result is written by, so it may write there too."""
+  finished = Finished(FORGED[name], b"said\n", 0, "")
+  monkeypatch.setattr(bash, "_sandbox", lambda: types.SimpleNamespace(run=lambda *arguments: finished))
+  assert run(START, "x") == (START, "said\nThe shell was lost; what the command changed is undone.", None)
+
+
+@needs_sandbox
+def test_what_a_command_made_and_cannot_be_unpacked_is_the_agents_fault():
+  broken = START._replace(files=b"0" * 10_240)
+  with pytest.raises(sandbox.SandboxError, match="a file system cannot be unpacked"):
+    run(broken, "pwd")
+  assert "The shell was lost" in run(broken._replace(made=True), "pwd").output
 
 
 @needs_sandbox
@@ -261,7 +296,8 @@ def test_what_cannot_be_had_is_a_user_error(published):
 
 # Gold commands that do not do the same twice: searches of the whole machine that run out of time or meet what changes
 # meanwhile, programs that race to print, and those that print how late it is or how long they took.
-UNSTEADY = {"test-1-006", "test-1-011", "test-1-030", "test-1-055", "test-2-010", "test-2-042", "test-2-049"}
+UNSTEADY = {"test-1-006", "test-1-011", "test-1-021", "test-1-030", "test-1-055", "test-2-010", "test-2-042",
+            "test-2-049"}
 
 
 @needs_sandbox

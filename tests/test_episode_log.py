@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import pathlib
 import signal
 import subprocess
@@ -21,6 +22,9 @@ from agentbank_jax.evaluate.episode_log import (
 )
 from agentbank_jax.evaluate.rollout import Limits, play
 from agentbank_jax.evaluate.run import Problems, compare_logs, evaluate_tasks, log_path
+from agentbank_jax.evaluate.scores import Comparison
+from agentbank_jax.evaluate.tables import comparison_table
+from agentbank_jax.tasks import requirements
 from agentbank_jax.trajectory import Turn
 from agentbank_jax.trajectory_io import read_trajectories
 
@@ -119,6 +123,33 @@ def test_other_settings_are_refused_by_name(tmp_path, change, field):
   evaluate(changed, **change)
   with pytest.raises(UserError, match="cannot be compared"):
     compare_logs("count", tmp_path, changed, seed=0, models=("fake", "fake"))
+
+
+def test_another_version_of_a_program_is_another_fingerprint(tmp_path, monkeypatch):
+  program = tmp_path / "bin" / "simulator"
+  program.parent.mkdir()
+  monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+  task = dataclasses.replace(COUNT, programs={"/nowhere/simulator|simulator": "apt-get install simulator"})
+  install = lambda said: (program.write_text(f"#!/bin/sh\n{said}\n"), program.chmod(0o755), os.utime(
+      program, ns=(len(said), len(said))))
+  install("echo simulator 17.1; echo more")
+  first = evaluate(tmp_path / "a", task)
+  assert first.fingerprint["versions"]["simulator"] == "simulator 17.1"
+  install("echo simulator 21 >&2")
+  second = evaluate(tmp_path / "b", task, player=FakePlayer(count_up, name="tuned"))
+  differs = 'versions.simulator is "simulator 17.1" here and "simulator 21" there'
+  with pytest.raises(UserError, match=f"cannot be compared: {differs}"):
+    compare_logs("count", tmp_path / "a", tmp_path / "b", seed=0, models=("fake", "tuned"))
+  with pytest.raises(UserError, match='versions.simulator is "simulator 21" here and "simulator 17.1" there'):
+    evaluate(tmp_path / "a", task)
+  table = comparison_table([first], [second], [Comparison("count", 0, 40, 0, 0, None, None, None)],
+                           names=("a", "b"), title="")
+  assert f"NOT played under the same conditions: count: {differs}" in table.note
+  install("exit 1")
+  assert requirements.versions(task)["simulator"] == "unknown"
+  program.unlink()
+  assert requirements.versions(task)["simulator"] == "absent"
+  assert requirements.missing(task) == ["needs simulator: apt-get install simulator"]
 
 
 def test_what_does_not_bear_on_scores_may_change(tmp_path):

@@ -26,7 +26,7 @@ def test_one_file_and_one_test_make_a_task(tmp_path):
   done = run("pytest", "-q", "--strict-markers", "tests/test_guess.py")
   assert done.returncode == 0 and "passed" in done.stdout and "skipped" not in done.stdout, done.stdout
   done = run("agentbank_jax.cli", "measure", "--config.tasks=('guess',)", "--config.episodes=5", "--config.slots=5")
-  assert done.returncode == 0 and "| `guess` | expert | 100.0%" in done.stdout, done.stderr + done.stdout
+  assert done.returncode == 0 and "| `guess` | test | expert | 100.0%" in done.stdout, done.stderr + done.stdout
   done = run("agentbank_jax.cli", "doctor", "--config.markdown=long")
   assert "| reasoning | `guess` | held-in | a guessing game | generated |" in done.stdout
 

@@ -15,10 +15,11 @@ from agentbank_jax.envs.base import Instance
 from agentbank_jax.envs.calculator import CalculatorEnv
 from agentbank_jax.envs.calculator_eval import evaluate, format_number
 from agentbank_jax.envs.sql import show
+from agentbank_jax.tasks.gsm8k_solution import normalise
 from agentbank_jax.tasks.task import Grammar
 from agentbank_jax.trajectory import Outcome
 from configs import import_agentbank
-from data_prep.annotate.reformat import gsm8k, normalise, spider
+from data_prep.annotate.reformat import gsm8k, spider
 from data_prep.import_sources import run
 from data_prep.sources.source import Context, DropRow, Reason
 
@@ -47,8 +48,8 @@ def replay(trajectory):
 
 def test_agentbanks_form():
   assert contents("She has 12*3 = <<12*3=36>>36 pens.\nShe keeps 36-4=<<36-4=32>>32 of them.\n#### 32") == [
-      "Thought: She has 12*3 = 36 pens.\nAction: 12*3", "Observation: 36",
-      "Thought: She keeps 36-4=32 of them.\nAction: 36-4", "Observation: 32", "Final Answer: 32"]
+      "Thought: She has 12*3 pens.\nAction: 12*3", "Observation: 36",
+      "Thought: She keeps 36-4 of them.\nAction: 36-4", "Observation: 32", "Final Answer: 32"]
 
 
 @pytest.mark.parametrize("answer, actions, final", [
@@ -61,6 +62,8 @@ def test_agentbanks_form():
     ("Share: 6 monkeys / 10 animals * 100% = 60%\n#### 60", ["6 / 10 * 100"], "60"),
     ("Rachel: 5+2(4)=13 hours\n#### 13", ["5+2*(4)"], "13"),
     ("We get 2*x = 50 - 10 = 40, so x is 40/2=<<40/2=20>>20\n#### 20", ["50 - 10", "40/2"], "20"),
+    ("So x=30*(100/200).\nThus, x=15 seconds.\n#### 15", ["30*(100/200)"], "15"),
+    ("The share is $9 / $27 * 100% = 33.333%, which rounds down to 33%\n#### 33", ["9 / 27 * 100"], "33"),
 ])
 def test_expressions_as_people_write_them(answer, actions, final):
   turns = contents(answer)
@@ -70,8 +73,8 @@ def test_expressions_as_people_write_them(answer, actions, final):
 
 def test_one_sentence_with_two_calculations_is_cut_between_them():
   assert contents("He has 3*2=<<3*2=6>>6 red and 6+4=<<6+4=10>>10 others left. So he has ten.\n#### 10") == [
-      "Thought: He has 3*2=6 red\nAction: 3*2", "Observation: 6",
-      "Thought: and 6+4=10 others left.\nAction: 6+4", "Observation: 10",
+      "Thought: He has 3*2 red\nAction: 3*2", "Observation: 6",
+      "Thought: and 6+4 others left.\nAction: 6+4", "Observation: 10",
       "Thought: So he has ten.\nFinal Answer: 10"]
 
 
@@ -85,6 +88,8 @@ def test_what_cannot_be_rewritten_has_a_reason():
   # An equation in the text that does not hold is text, whoever wrote it.
   assert reason("It is 192*100=$1920.\n#### 1920") == Reason.NO_ANNOTATION
   assert reason("Let 2*x + 5 + 3 = 8.\n#### 8") == Reason.NO_ANNOTATION
+  assert reason("So x=30*2.\nThus, x=15.\n#### 15") == Reason.NO_ANNOTATION
+  assert reason("It is 2*3 = <<2*3=6>>6, so 8.\n#### 9") == Reason.ANSWER_NOT_COMPUTED
 
 
 @pytest.mark.parametrize("piece", ["1+", "1 x ", "(", "1 a b c ", "<<", "(1+1", "1,111", "1 "])
@@ -116,8 +121,7 @@ def test_real_gsm8k_rows_replay_in_the_environment(real_data):
     assert format_number(evaluate(row["answer"].rpartition("####")[2].strip().replace(",", ""))) \
         == trajectory.turns[-1].content.rpartition("Final Answer: ")[2]
     reasons["kept"] += 1
-  assert reasons.total() == 1000 and reasons["kept"] >= 970
-  assert set(reasons) <= {"kept", Reason.NO_ANNOTATION, Reason.ANSWER_NOT_COMPUTED}
+  assert reasons == {"kept": 990, Reason.NO_ANNOTATION: 3, Reason.ANSWER_NOT_COMPUTED: 7}
 
 
 def test_a_query_is_one_action(tmp_path):

@@ -189,8 +189,10 @@ def test_measuring_says_how_well_and_how_fast(tmp_path, monkeypatch, capsys):
       ("count", "expert", 1.0), ("both", "expert", 1.0), ("both", "random", 0.0)]
   assert all(0 < m["p50"] <= m["p95"] and m["episodes_per_minute"] > 0 for m in summary["measured"])
   assert summary["not_measured"] == {"count, random": "the task has none"}
+  assert all(m["score"].fingerprint["instances"] == 8 and m["split"] == "test" for m in summary["measured"])
   table = (tmp_path / "table.md").read_text()
-  assert table in capsys.readouterr().out + "\n" and table.count("\n") == 5 and "| `both` | random | 0.0% (" in table
+  assert table in capsys.readouterr().out + "\n" and table.count("\n") == 5
+  assert "| `both` | test | random | 0.0% (" in table
   settings.players = ("oracle",)
   with pytest.raises(UserError, match="players has 'oracle'"):
     measure.run(settings, tmp_path)

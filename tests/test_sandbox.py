@@ -79,6 +79,30 @@ def test_its_environment_is_the_same_on_every_machine(monkeypatch):
 
 
 @needs_sandbox
+def test_the_same_program_prints_the_same():
+  code = "print({'a', 'b', 'c', 'd', 'e', 'f'}, hash('x'), [*map(str, {str(n) for n in range(20)})])"
+  assert len({python(code).stdout for _ in range(4)}) == 1
+
+
+@needs_sandbox
+def test_packages_that_are_named_can_be_imported_and_no_others():
+  if not sandbox_view.readable(pathlib.Path(sys.prefix, "lib")):
+    pytest.skip(f"a sandbox's user cannot read {sys.prefix}")
+  limits = Limits(cpu_seconds=20, wall_seconds=100, memory_mib=1024)
+  code = (f"import os, numpy, scipy.linalg\nprint(numpy.linalg.det(numpy.eye(3)), scipy.linalg.norm([3, 4]))\n"
+          "print(sorted(os.listdir('/packages')))\n"
+          "for name in ('jax', 'agentbank_jax', 'pip', 'yaml'):\n  try: __import__(name); print(name)\n"
+          "  except ImportError: pass\n"
+          f"print([p for p in ({sys.prefix!r}, {__file__!r}) if os.path.lexists(p)])\n"
+          "try: open('/packages/numpy/x', 'w')\nexcept OSError as e: print(e.errno)")
+  done = Sandbox(limits, packages=("numpy", "scipy")).python(code)
+  assert done.stdout.decode().splitlines() == [
+      "1.0 5.0", "['numpy', 'numpy.libs', 'scipy', 'scipy.libs']", "[]", "30"], done  # 30: a read-only file system
+  with pytest.raises(UserError, match="no Python package 'no_such_package' for the sandbox"):
+    Sandbox(packages=("no_such_package",)).python("")
+
+
+@needs_sandbox
 def test_no_file_of_the_host_is_there(tmp_path):
   (tmp_path / "gold").write_text(SECRET)
   paths = [tmp_path / "gold", __file__, sandbox.__file__, sys.prefix, "/etc/passwd", "/etc/shadow", "/root",
@@ -264,6 +288,34 @@ def test_memory_is_limited(name):
 
 
 @needs_sandbox
+def test_a_user_without_rights_has_the_same_sandbox():
+  """What the others test as root, in short; there the pipes to us are the program's own user's, too."""
+  if os.geteuid() != 0:
+    pytest.skip("all tests here run as a user without rights")
+  root = pathlib.Path(sandbox.__file__).parents[2]
+  if not (sandbox_view.readable(root) and sandbox_view.readable(pathlib.Path(sys.prefix, "bin"))):
+    pytest.skip(f"another user cannot read {root} or {sys.prefix}")
+  code = f"""
+from agentbank_jax.envs.sandbox import Limits, Sandbox
+sandbox = Sandbox(Limits(cpu_seconds=2, wall_seconds=5, memory_mib=256, processes=32, file_mib=16))
+python = lambda code: print(*sandbox.python(code)[::3])
+python("import os; print(os.getuid(), os.path.exists({__file__!r}), 'MY_KEY' in os.environ)")
+python("import os\\nwhile True:\\n  try: os.fork()\\n  except OSError: pass")
+python({MEMORY["in many processes"]!r})
+python("import os, signal\\nfor p in (1, {os.getpid()}, os.getppid()):\\n"
+       "  try: os.kill(p, 9)\\n  except OSError: pass\\nprint('alive')")
+python("import os, socket\\nfor path in ('/usr/x', '/proc/1/mem', '/proc/1/oom_score_adj'):\\n"
+       "  try: open(path, 'w'); print(path)\\n  except OSError: pass\\n"
+       "print(socket.socket().connect_ex(('1.1.1.1', 53)))")
+"""
+  done = subprocess.run(
+      ["setpriv", "--reuid=60705", "--regid=60705", "--clear-groups", "--", sys.executable, "-c", code], cwd=root,
+      env={"PATH": os.environ["PATH"], "PYTHONPATH": str(root), "MY_KEY": SECRET}, capture_output=True, text=True)
+  assert done.stdout.splitlines() == [
+      "b'1000 False False\\n' ", "b'' time", "b'' memory", "b'alive\\n' ", "b'101\\n' "], done
+
+
+@needs_sandbox
 @pytest.mark.parametrize("code", [
     "while True: print('x' * 1000)", "import os\nwhile True: os.write(2, b'x' * 99999)",
     "import os\nfor _ in range(9): os.fork()\nwhile True: os.write(1, b'x')",
@@ -310,6 +362,17 @@ def test_everything_is_released_when_the_caller_gives_up():
     time.sleep(0.1)
     raise KeyboardInterrupt
   assert not processes_with(marker) and set(os.listdir("/proc/self/fd")) == opened
+
+
+@needs_sandbox
+def test_a_sandbox_that_is_given_up_while_it_is_made_leaves_nothing():
+  """Ended after no time to twelve milliseconds: before bubblewrap has made its child, and told of it, and after."""
+  marker = f"early{uuid.uuid4().hex}"
+  for n in range(40):
+    program = Sandbox(QUICK).start(["bash", "-c", f"exec -a {marker} sleep 1000"])
+    time.sleep(n * 0.0003)
+    program.close()
+  assert not processes_with(marker)
 
 
 @needs_sandbox
@@ -366,7 +429,7 @@ def test_a_machine_without_a_sandbox_refuses(monkeypatch):
 @needs_sandbox
 def test_a_sandbox_that_does_not_work_is_not_used(monkeypatch):
   sandbox.require()
-  monkeypatch.setattr(sandbox_view, "system", lambda size: ["--ro-bind", "/nonexistent", "/usr"])
+  monkeypatch.setattr(sandbox_view, "system", lambda size, packages: ["--ro-bind", "/nonexistent", "/usr"])
   with pytest.raises(SandboxError, match="did not start its program: bwrap: .*nonexistent"):
     python("print(1)")
   sandbox.missing.cache_clear()

@@ -9,9 +9,10 @@ import sys
 from conformance import TaskConformance
 import pytest
 
+from agentbank_jax import cache
 from agentbank_jax.envs.base import Action, Instance
 from agentbank_jax.errors import UserError
-from agentbank_jax.tasks import cache, get_task
+from agentbank_jax.tasks import get_task
 from agentbank_jax.tasks.catalog import scienceworld
 
 TASK = scienceworld.TASK
@@ -68,7 +69,6 @@ def simulator(tmp_path_factory):
 class TestScienceWorld(TaskConformance):
   split = "test"
   few = 2
-  expert_instances = 10
 
   @pytest.fixture
   def task(self, simulator):

@@ -6,7 +6,7 @@ import json
 from conformance import TaskConformance, last, play
 import pytest
 
-from agentbank_jax.envs import corpus
+from agentbank_jax.cache import VARIABLE
 from agentbank_jax.errors import UserError
 from agentbank_jax.tasks import get_task
 
@@ -17,7 +17,7 @@ ROWS = 22
 def data(tmp_path, monkeypatch):
   """A folder of rows in the published layouts, and a Wikipedia for the tasks whose rows bring no pages."""
   monkeypatch.setenv("AGENTBANK_DATA", str(tmp_path / "data"))
-  monkeypatch.setenv(corpus.CACHE, str(tmp_path / "cache"))
+  monkeypatch.setenv(VARIABLE, str(tmp_path / "cache"))
   for name in ("hotpotqa", "strategyqa", "triviaqa", "bamboogle"):
     (tmp_path / "data" / name).mkdir(parents=True)
   return tmp_path / "data"
@@ -229,7 +229,7 @@ def test_what_cannot_be_had_is_a_user_error(data, name):
 @pytest.mark.parametrize("name, split, count", [("hotpotqa", "train", 350), ("strategyqa", "test", 120)])
 def test_every_real_gold_path_ends_solved(name, split, count, real_data, monkeypatch, tmp_path):
   monkeypatch.setenv("AGENTBANK_DATA", str(real_data))
-  monkeypatch.setenv(corpus.CACHE, str(tmp_path))
+  monkeypatch.setenv(VARIABLE, str(tmp_path))
   task = get_task(name)
   env = task.make_env()
   for instance in task.instances(split, count, 0):

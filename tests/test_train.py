@@ -23,12 +23,14 @@ from agentbank_jax.checkpoint import Checkpoints
 from agentbank_jax.convert.numpy_reference import reference_logits
 from agentbank_jax.convert.to_hf import export_hf
 from agentbank_jax.decode.engine import Engine
+from agentbank_jax.decode.player import make_engine_player
 from agentbank_jax.decode.sampling import Sampling
 from agentbank_jax.errors import UserError
 from agentbank_jax.models import llama
 from agentbank_jax.models.config import RopeScaling
 from agentbank_jax.models.execution import resolve
 from agentbank_jax.state import abstract_state
+from configs import evaluate
 from configs.base import architecture
 
 LONG = {"train.steps": 60, "train.eval_every": 30, "train.checkpoint_every": 5, "train.keep_every": 20,
@@ -201,6 +203,13 @@ def test_the_trained_model_is_the_same_to_transformers(unbroken, packed, tmp_pat
 
 
 # Stopping and going on.
+
+
+def test_a_conversation_longer_than_the_model_s_positions_is_refused_by_its_key(unbroken):
+  config = evaluate.get_config()
+  config.engine.model = str(unbroken[0] / "model")
+  with pytest.raises(UserError, match="set --config.sampling.context=512 or less"):
+    make_engine_player(config)
 
 
 def test_killed_in_the_middle_it_goes_on_bit_for_bit(unbroken, packed, tmp_path, compile_cache):

@@ -14,6 +14,8 @@ from agentbank_jax.envs.webshop_goods import make_catalogue
 from agentbank_jax.envs.webshop_reward import Goal, reward, title_score, type_reward
 from agentbank_jax.errors import UserError
 from agentbank_jax.tasks import get_task
+from agentbank_jax.tasks import published as published_files
+from agentbank_jax.tasks.catalog import webshop
 
 
 def product(title="Nova Cotton Socks", asin="B000000001", **changes):
@@ -107,7 +109,8 @@ def goal(**changes):
 
 @pytest.mark.parametrize("bought, chosen, value", [
     ({}, ["grey", "xl"], 1),
-    ({}, ["xl", "dark grey heather"], 4 / 5),  # "dark" comes first in the list of colours
+    ({}, ["xl", "dark grey heather"], 1),  # a shade of grey
+    ({}, ["xl", "greyish blue"], 4 / 5),  # "blue" comes first in the list of colours
     ({}, ["grey", "xxl"], 4 / 5),
     ({}, ["black", "xl"], 4 / 5),
     ({}, [], 3 / 5),
@@ -121,6 +124,21 @@ def goal(**changes):
 ])
 def test_equation_1(bought, chosen, value):
   assert reward(product(**bought), chosen, goal()) == pytest.approx(value)
+
+
+def test_the_published_list_of_colours_is_read_where_it_is_there(published):
+  (published / "normalize.py").write_text("import re\nCOLOR_SET = [\n  'dark', 'grey',\n]\n\ndef normalize(): 1 / 0\n")
+  colours = webshop._catalogue().colours
+  assert colours == ("dark", "grey")
+  assert reward(product(), ["xl", "dark grey heather"], goal(), colours) == 4 / 5  # "dark" comes first
+  with published_files.files_used() as files:
+    list(get_task("webshop").instances("test", 1, 0))
+  assert published / "normalize.py" in files
+  for text in ("COLORS = []", "COLOR_SET = [f()]", "COLOR_SET = (", "COLOR_SET = 3"):
+    (published / "normalize.py").write_text(text)
+    webshop._read.cache_clear()
+    with pytest.raises(UserError, match="normalize.py: not WebShop's normalize.py"):
+      webshop._catalogue()
 
 
 def test_a_size_in_another_size_counts_as_published():

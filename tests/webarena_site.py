@@ -1,10 +1,17 @@
-"""A small shop, served on this machine, and tasks on it in WebArena's layout: what the tests of WebArena play on."""
+"""A small shop, served on this machine, and tasks on it in WebArena's layout: what the tests of WebArena play on.
+
+  python tests/webarena_site.py DATA
+
+writes the tasks to DATA/webarena, serves the shop, and says under which address (SHOPPING) until it is stopped.
+"""
 
 import contextlib
 import html
 import http.server
 import json
+import pathlib
 import re
+import sys
 import threading
 import urllib.parse
 
@@ -186,3 +193,12 @@ def play(intent, observation, address):
 def ref(observation, shown):
   """Returns the id of the first node that is shown as `shown`."""
   return re.search(rf"^\t*\[(\d+)\] {re.escape(shown)}", observation, re.MULTILINE)[1]
+
+
+if __name__ == "__main__":
+  folder = pathlib.Path(sys.argv[1], "webarena")
+  folder.mkdir(parents=True, exist_ok=True)
+  (folder / "test.raw.json").write_text(json.dumps(CONFIGS))
+  with serve() as shop:
+    print(f"SHOPPING={shop}", flush=True)
+    threading.Event().wait()

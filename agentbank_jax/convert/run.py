@@ -3,7 +3,6 @@
 import dataclasses
 import pathlib
 
-from absl import logging
 from ml_collections import ConfigDict
 
 from agentbank_jax.bundle import Bundle
@@ -45,8 +44,9 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> dict:
     parity = check_parity(Bundle.open(bundle), hf, rows=config.check.rows, length=config.check.length,
                           greedy_tokens=config.check.greedy_tokens, seed=config.check.seed,
                           round_to="float32" if config.dtype == "keep" else config.dtype)
-    logging.info("parity: %s", parity)
     require(parity, config.check.tolerance, f"{source} -> {target}")
+    print(f"checked: logits within {parity.max_abs_difference:.1e} of {parity.reference}'s at {parity.positions} "
+          f"positions, greedy text equal on {parity.greedy_equal:.0%} of rows, {parity.greedy_tokens} tokens each")
     return dataclasses.asdict(parity)
 
   if config.direction == "from_hf":

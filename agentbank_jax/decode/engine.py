@@ -71,7 +71,7 @@ class Engine:
       UserError: a length beyond what the model was made for, or sizes below 1.
     """
     if length > config.max_positions:
-      raise UserError(f"decode.length = {length} is beyond the model's {config.max_positions} positions")
+      raise UserError(f"a conversation of {length} tokens is beyond the model's {config.max_positions} positions")
     if slots < 1 or chunk < 1 or length < 2:
       raise UserError(f"decode: slots = {slots}, chunk = {chunk} must be at least 1, length = {length} at least 2")
     self.slots, self.length = slots, length

@@ -135,13 +135,16 @@ def make_engine_player(config) -> EnginePlayer:
   format = engine.format or bundle.chat_format
   if format is None:
     raise UserError(f"{engine.model} does not say which chat format it was trained with; set engine.format")
+  renderer = make_renderer(load_tokenizer(bundle.tokenizer), format)
+  if sampling.context > bundle.config.max_positions:
+    raise UserError(f"sampling.context is {sampling.context}, but {engine.model} has {bundle.config.max_positions} "
+                    f"positions; set --config.sampling.context={bundle.config.max_positions} or less")
   rules = {**config.rules, "length": None}  # a turn's few new positions are not worth cutting
   sharding = make_sharding(config.mesh, rules) if jax.device_count() > 1 else None
   execution = execution_lib.resolve(config.execution, jax.default_backend(), sharding)
   dtype = "float32" if execution.compute_dtype == "float32" else None
   shardings = llama.param_shardings(bundle.config, sharding) if sharding else None
   params = jax.tree.map(jnp.asarray, bundle.load_params(shardings, dtype=dtype, check_finite=True))
-  renderer = make_renderer(load_tokenizer(bundle.tokenizer), format)
   return engine_player(bundle.path.resolve().name, params, bundle.config, renderer, execution, slots=config.slots,
                        chunk=engine.chunk, context=sampling.context, turn_tokens=sampling.turn_tokens,
                        sampling=Sampling(sampling.temperature, sampling.top_p))

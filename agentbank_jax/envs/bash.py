@@ -52,10 +52,11 @@ printf '%d\0%s\0' "$code" "$where"
 
 
 class Shell(NamedTuple):
-  """A file system and where in it one is."""
+  """A file system and where in it one is; `made`: by a command, and so perhaps not to be unpacked."""
 
   files: bytes
   folder: str = "/"
+  made: bool = False
 
 
 class Done(NamedTuple):
@@ -125,18 +126,19 @@ def run(shell: Shell, command: str) -> Done:
   output = finished.stderr.decode(errors="replace")
   if finished.stopped:
     return Done(shell, _STOPPED[finished.stopped], None)
-  if finished.returncode == _NOT_UNPACKED:
+  if finished.returncode == _NOT_UNPACKED and not shell.made:
     raise sandbox.SandboxError(f"a file system cannot be unpacked: {output.strip()[-300:]}")
-  code, _, rest = finished.stdout.partition(b"\0")
+  status, _, rest = finished.stdout.partition(b"\0")
   where, _, archive = rest.partition(b"\0")
   try:
+    code = int(status)
     file_state.read(archive)
-  except (tarfile.TarError, ValueError):  # it killed the shell, or filled the disk
+  except (tarfile.TarError, ValueError):  # it killed the shell, filled the disk, or wrote there itself
     return Done(shell, f"{output}The shell was lost; what the command changed is undone.", None)
   folder = where.decode(errors="replace").removesuffix("\n") or shell.folder  # none where the command was `exit`
-  if int(code) == _KILLED:
+  if code == _KILLED:
     output += "Command timed out, or was killed."
-  return Done(Shell(archive, folder), output, int(code))
+  return Done(Shell(archive, folder, made=True), output, code)
 
 
 def score(start: Shell, done: Done, gold: Done, ordered: bool) -> Score:

@@ -11,16 +11,16 @@ import os
 import pathlib
 import re
 import shutil
-import signal
 import tempfile
-import time
 from typing import Any
 
+from agentbank_jax.envs.process_guard import kill_session
 from agentbank_jax.errors import UserError
 
 # Debian's /usr/bin/chromium is a script that adds keys and flags of its own; the program itself comes first.
 _CHROMIUM = ("/usr/lib/chromium/chromium", "chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-INSTALL = "apt-get install --no-install-recommends chromium chromium-driver"
+_INSTALL = "apt-get install --no-install-recommends chromium chromium-driver"
+PROGRAMS = {"|".join(_CHROMIUM): _INSTALL, "chromedriver": _INSTALL}  # as a task names them
 _PROFILE = "agentbank-browser-"
 _FLAGS = (
     "--headless=new", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run", "--no-default-browser-check",
@@ -30,7 +30,6 @@ _FLAGS = (
     "--disable-features=Translate,OptimizationHints,MediaRouter",
     "--remote-debugging-pipe",  # Chromium ends when ChromeDriver, at the pipe's other end, does
 )
-_END_SECONDS = 5.0  # for a killed group to be gone
 
 
 def browser_errors() -> tuple[type[Exception], ...]:
@@ -106,7 +105,7 @@ class Browser:
       with contextlib.suppress(Exception):  # a browser that hangs or is gone does not answer; it is killed below
         self.driver.quit()
     if self._session is not None:
-      _kill_session(self._session)
+      kill_session(self._session)
       self._session = None
     shutil.rmtree(self._profile, ignore_errors=True)
 
@@ -137,30 +136,8 @@ def find_programs() -> tuple[str, str]:
   chromedriver = shutil.which("chromedriver")
   if not chromium or not chromedriver:
     missing = " and ".join(name for name, path in (("Chromium", chromium), ("ChromeDriver", chromedriver)) if not path)
-    raise UserError(f"no {missing} on this machine; {INSTALL}")
+    raise UserError(f"no {missing} on this machine; {_INSTALL}")
   return chromium, chromedriver
-
-
-def _kill_session(session: int) -> None:
-  """Kills all processes of a session and waits until they are gone."""
-  deadline = time.monotonic() + _END_SECONDS
-  while (members := _members(session)) and time.monotonic() < deadline:
-    for pid in members:
-      with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
-    time.sleep(0.01)
-
-
-def _members(session: int) -> list[int]:
-  """Returns the processes of a session that run."""
-  members = []
-  for entry in pathlib.Path("/proc").iterdir():
-    with contextlib.suppress(OSError, ValueError):  # it ended, or is no process
-      # "pid (name) state parent group session ...", and a name may hold anything.
-      state, _, _, own = (entry / "stat").read_text().rpartition(")")[2].split()[:4]
-      if int(own) == session and state != "Z":
-        members.append(int(entry.name))
-  return members
 
 
 def _remove_left_profiles() -> None:

@@ -10,25 +10,21 @@ import contextlib
 import fcntl
 import hashlib
 import json
-import os
 import pathlib
-import re
 import time
-import types
 from typing import Any, NamedTuple
 import unicodedata
 
 from absl import logging
 
-from agentbank_jax.errors import UserError
+from agentbank_jax import cache
+from agentbank_jax.envs import text_index
 from agentbank_jax.files import whole_folder
 
-CACHE = "AGENTBANK_CACHE"  # the variable that names the cache's folder
 FORM = 1  # of the index: another number for another schema or another way to read pages
 HEAP_BYTES = 128_000_000  # of the writer, which flushes when it is full: the memory of a build does not grow
-MAX_QUERY_WORDS = 64
 _SIMILAR = 5  # titles that a search without a page names
-_TITLE_BOOST = 3.0
+_BOOSTS = {"title": 3.0, "text": 1.0}
 _ABOUT = "about.json"
 
 
@@ -45,7 +41,7 @@ class Corpus:
   def __init__(self, folder: pathlib.Path):
     self.folder = folder
     self.about: dict[str, Any] = json.loads((folder / _ABOUT).read_text())
-    self._tantivy = _tantivy()
+    self._tantivy = text_index.tantivy()
     self._index = self._tantivy.Index.open(str(folder))
     self._searcher = self._index.searcher()
 
@@ -66,19 +62,8 @@ class Corpus:
 
   def similar(self, query: str) -> list[str]:
     """Returns the titles of the pages that match best by BM25, the title counting more; [] where no word is known."""
-    words = re.findall(r"\w+", _text(query).lower())[:MAX_QUERY_WORDS]  # in lower case, no word is an operator
-    if not words:
-      return []
-    parsed = self._index.parse_query(" ".join(words), ["title", "text"], {"title": _TITLE_BOOST})
-    hits = self._searcher.search(parsed, 10 * _SIMILAR, count=False).hits
-    docs = [(-score, self._searcher.doc(address)) for score, address in hits]
-    docs.sort(key=lambda pair: (pair[0], pair[1].get_first("number")))  # equal scores: in the order of the files
-    return list(dict.fromkeys(doc.get_first("title") for _, doc in docs))[:_SIMILAR]
-
-
-def cache_folder() -> pathlib.Path:
-  """Returns the folder that AGENTBANK_CACHE names, or `~/.cache/agentbank`."""
-  return pathlib.Path(os.environ.get(CACHE) or pathlib.Path.home() / ".cache" / "agentbank")
+    found = text_index.search(self._index, self._searcher, query, _BOOSTS, 10 * _SIMILAR)
+    return list(dict.fromkeys(document.get_first("title") for document in found))[:_SIMILAR]
 
 
 def open_corpus(files: Sequence[pathlib.Path], read: Callable[[Sequence[pathlib.Path]], Iterable[Page]],
@@ -93,11 +78,10 @@ def open_corpus(files: Sequence[pathlib.Path], read: Callable[[Sequence[pathlib.
   Raises:
     UserError: `read` raised it, or tantivy is not installed.
   """
-  cache = cache_folder() / "corpora"
-  cache.mkdir(parents=True, exist_ok=True)
-  sums = _checksums(files, cache / "checksums.json")
-  named = {"form": FORM, "reader": reader, "tantivy": _tantivy().__version__, "files": sums}
-  folder = cache / hashlib.sha256(json.dumps(named).encode()).hexdigest()[:32]
+  folder = cache.folder("corpora")
+  sums = [(file.name, cache.file_checksum(file)) for file in files]
+  named = {"form": FORM, "reader": reader, "tantivy": text_index.tantivy().__version__, "files": sums}
+  folder /= hashlib.sha256(json.dumps(named).encode()).hexdigest()[:32]
   if not (folder / _ABOUT).is_file():
     with _locked(folder.with_suffix(".lock")):
       if not (folder / _ABOUT).is_file():  # nobody else has built it meanwhile
@@ -112,11 +96,11 @@ def build(folder: pathlib.Path, pages: Iterable[Page], about: dict[str, Any]) ->
   """
   import tqdm
 
-  tantivy = _tantivy()
+  tantivy = text_index.tantivy()
   start = time.monotonic()
   schema = (tantivy.SchemaBuilder()
-            .add_text_field("title", stored=True, tokenizer_name="en_stem", index_option="freq")
-            .add_text_field("text", stored=True, tokenizer_name="en_stem", index_option="freq")
+            .add_text_field("title", stored=True, tokenizer_name=text_index.TOKENIZER, index_option="freq")
+            .add_text_field("text", stored=True, tokenizer_name=text_index.TOKENIZER, index_option="freq")
             .add_text_field("key", tokenizer_name="raw", index_option="basic")
             .add_unsigned_field("number", stored=True)
             .build())
@@ -137,42 +121,10 @@ def build(folder: pathlib.Path, pages: Iterable[Page], about: dict[str, Any]) ->
   logging.info("indexed %d pages in %.0f s: %s", count, time.monotonic() - start, folder)
 
 
-def _tantivy() -> types.ModuleType:
-  try:
-    import tantivy  # not needed to list tasks
-  except ImportError:
-    raise UserError("tantivy is not installed, which searches pages: pip install 'agentbank-jax[envs]'") from None
-  return tantivy
-
-
 def _key(title: str) -> str:
   """Returns what titles that are the same page have in common."""
-  return " ".join(unicodedata.normalize("NFKC", _text(title)).replace("_", " ").casefold().split())[:1_000]
-
-
-def _text(text: str) -> str:
-  return text.encode(errors="replace").decode()  # half a surrogate pair is no text
-
-
-def _checksums(files: Sequence[pathlib.Path], known: pathlib.Path) -> list[tuple[str, str]]:
-  """Returns name and sha256 of every file. One that has its size and time of before is not read again."""
-  try:
-    sums = json.loads(known.read_text())
-  except (OSError, ValueError):  # a note, nothing more: without it, files are read again
-    sums = {}
-  result, new = [], {}
-  for file in files:
-    stat = file.stat()
-    note = f"{file.resolve()} {stat.st_size} {stat.st_mtime_ns}"
-    if note not in sums:
-      with file.open("rb") as opened:
-        new[note] = sums[note] = hashlib.file_digest(opened, "sha256").hexdigest()
-    result.append((file.name, sums[note]))
-  if new:
-    partial = known.with_name(f".{known.name}.{os.getpid()}.{time.monotonic_ns()}")
-    partial.write_text(json.dumps(sums))
-    partial.replace(known)
-  return result
+  folded = unicodedata.normalize("NFKC", text_index.encodable(title)).replace("_", " ").casefold()
+  return " ".join(folded.split())[:1_000]
 
 
 @contextlib.contextmanager

@@ -22,23 +22,36 @@ class Entry(NamedTuple):
 def read(archive: bytes) -> dict[str, Entry]:
   """Returns the files and links of an archive by path, those that InterCode ignores left out.
 
+  It may have been made to harm its reader: what is compressed or sparse, and so larger than it is, is refused.
+
   Raises:
     tarfile.TarError: it is no archive.
   """
+  try:
+    with tarfile.open(fileobj=io.BytesIO(archive), mode="r:") as tar:
+      return _entries(tar)
+  except tarfile.TarError:
+    raise
+  except Exception as e:  # whatever the reader stumbles over is what is in the archive
+    raise tarfile.ReadError(f"{type(e).__name__}: {e}") from e
+
+
+def _entries(tar: tarfile.TarFile) -> dict[str, Entry]:
   entries: dict[str, Entry] = {}
-  with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-    for member in tar:
-      path = "/" + member.name.removeprefix(".").strip("/")
-      if not _IGNORED.isdisjoint(path.split("/")) or path.split("/")[1] in _SYSTEM:
-        continue
-      executable = bool(member.mode & 0o100)
-      if member.issym():
-        entries[path] = Entry(False, f"link to {member.linkname}")
-      elif member.islnk():  # another name of a file that came before
-        target = "/" + member.linkname.removeprefix(".").strip("/")
-        entries[path] = Entry(executable, entries[target].digest if target in entries else f"same as {target}")
-      elif member.isfile():
-        entries[path] = Entry(executable, hashlib.sha256(tar.extractfile(member).read()).hexdigest())
+  for member in tar:
+    if member.issparse():
+      raise tarfile.ReadError(f"{member.name} is sparse")
+    path = "/" + member.name.removeprefix(".").strip("/")
+    if not _IGNORED.isdisjoint(path.split("/")) or path.split("/")[1] in _SYSTEM:
+      continue
+    executable = bool(member.mode & 0o100)
+    if member.issym():
+      entries[path] = Entry(False, f"link to {member.linkname}")
+    elif member.islnk():  # another name of a file that came before
+      target = "/" + member.linkname.removeprefix(".").strip("/")
+      entries[path] = Entry(executable, entries[target].digest if target in entries else f"same as {target}")
+    elif member.isfile():
+      entries[path] = Entry(executable, hashlib.sha256(tar.extractfile(member).read()).hexdigest())
   return entries
 
 

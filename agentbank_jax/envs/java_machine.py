@@ -7,6 +7,8 @@ from typing import Any
 
 from agentbank_jax.errors import UserError
 
+_INSTALL = "apt-get install default-jre-headless"
+PROGRAMS = {"java": _INSTALL}  # as a task names them
 _END_SECONDS = 5  # for the machine to end by itself
 
 
@@ -43,7 +45,7 @@ class JavaMachine:
           port, process = launch_gateway(classpath=jar, cwd=folder, javaopts=list(self._options), die_on_exit=True,
                                          return_proc=True)
         except FileNotFoundError:
-          raise UserError(f"{self._name}: no java; apt-get install default-jre-headless") from None
+          raise UserError(f"{self._name}: no java; {_INSTALL}") from None
         self._gateway = JavaGateway(gateway_parameters=GatewayParameters(auto_field=True, port=port),
                                     java_process=process)
       self._users += 1

@@ -18,11 +18,17 @@ import subprocess
 import sys
 import time
 
+_END_SECONDS = 5.0  # for killed processes to be gone
+
 
 def kill_session(leader: int) -> None:
-  """Kills every process of the session that `leader` leads or led. Linux; elsewhere its process group."""
-  for _ in range(50):  # a process may start another while we look
-    found = _members(leader)
+  """Kills every process of the session that `leader` leads or led. Linux; elsewhere its process group.
+
+  It returns when they are gone, or after `_END_SECONDS`.
+  """
+  deadline = time.monotonic() + _END_SECONDS
+  while time.monotonic() < deadline:  # a process may start another while we look
+    found = session_members(leader)
     for pid in found:
       _kill(pid)
     if not found:
@@ -30,7 +36,7 @@ def kill_session(leader: int) -> None:
     time.sleep(0.01)
 
 
-def _members(leader: int) -> list[int]:
+def session_members(leader: int) -> list[int]:
   """Returns the living processes of a session."""
   if not pathlib.Path("/proc/self/stat").exists():
     try:

@@ -97,22 +97,25 @@ class Finished(NamedTuple):
 class Sandbox:
   """A recipe for sandboxes: every `run` and `start` has one of its own, and nothing is kept between two."""
 
-  def __init__(self, limits: Limits = Limits(), *, view: Sequence[str] | None = None, root: bool = False,
-               variables: Mapping[str, str] | None = None):
+  def __init__(self, limits: Limits = Limits(), *, view: Sequence[str] | None = None, packages: Sequence[str] = (),
+               root: bool = False, variables: Mapping[str, str] | None = None):
     """Makes a recipe.
 
     Args:
       limits: of every run.
       view: bubblewrap's options that say which files there are; None for `sandbox_view.system`.
+      packages: import names of Python packages of this environment that programs can import, where `view` is None;
+        their dependencies must be named too.
       root: whether the program sees itself as user 0. It has no more rights by it.
       variables: of the environment, beside a few fixed ones.
     """
     self.limits = limits
-    self._view = view
+    self._view, self._packages = view, packages
     self._user = "0" if root else "1000"
     self._variables = {
         "PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": HOME, "LANG": "C.UTF-8", "TZ": "UTC", "PYTHONHASHSEED": "0",
-        "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", **(variables or {})}
+        "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1",
+        **({"PYTHONPATH": sandbox_view.PACKAGES} if packages else {}), **(variables or {})}
 
   def run(self, argv: Sequence[str], stdin: bytes = b"", files: Mapping[str, bytes] | None = None) -> Finished:
     """Runs a program to its end.
@@ -179,7 +182,7 @@ class Sandbox:
                "--json-status-fd", str(report), "--seccomp", given(sandbox_filter.compiled())]
     for name, value in self._variables.items():
       options += ["--setenv", name, value]
-    options += sandbox_view.system(size) if self._view is None else self._view
+    options += sandbox_view.system(size, self._packages) if self._view is None else self._view
     for path, content in files.items():
       options += ["--perms", "0644", "--file", given(content), os.path.join(HOME, path)]
     options += ["--chdir", HOME]
@@ -286,7 +289,7 @@ class Program:
       self._watch_until_it_ends()
     except Exception as e:  # it is the caller's, who is in another thread
       self._error = e
-      self._process.kill()
+      self._kill()
     finally:
       self._ended = time.monotonic()
 
@@ -312,13 +315,17 @@ class Program:
       os.close(ended)
     self._read_report()
     if self._child is not None:  # bubblewrap may be gone a moment before the last of its sandbox
+      self._kill_child()
       gone = select.poll()
       gone.register(self._child, select.POLLIN)
       if not gone.poll(_GONE_SECONDS * 1000):
         raise SandboxError(f"a sandbox that was killed is still there after {_GONE_SECONDS:g} seconds")
     for descriptor in open_files:
-      while self._take(descriptor):
-        pass
+      more = True
+      while more:
+        if not select.select([descriptor], [], [], _GONE_SECONDS)[0]:
+          raise SandboxError(f"the output of a sandbox that has ended is still held after {_GONE_SECONDS:g} seconds")
+        more = self._take(descriptor)
 
   def _take(self, descriptor: int) -> bool:
     """Takes in what is there to read; returns whether there may be more."""
@@ -358,10 +365,16 @@ class Program:
     self._kill()
 
   def _kill(self) -> None:
+    self._kill_child()
+    if self._process.returncode is None:
+      # With its group: a child that bubblewrap has just made and not told us of waits in it, for bubblewrap, for ever.
+      with contextlib.suppress(ProcessLookupError):
+        os.killpg(self._process.pid, signal.SIGKILL)
+
+  def _kill_child(self) -> None:
     if self._child is not None:
       with contextlib.suppress(ProcessLookupError):
         signal.pidfd_send_signal(self._child, signal.SIGKILL)
-    self._process.kill()
 
 
 @contextlib.contextmanager
@@ -374,7 +387,7 @@ def turn() -> Iterator[None]:
 @functools.cache
 def python_command() -> tuple[str, ...]:
   """Returns the Python of sandboxes: this one's, where a sandbox's user can read it, else the system's."""
-  return (sandbox_view.python()[0], "-s", "-E")
+  return (sandbox_view.python()[0], "-s")  # and not -E: PYTHONHASHSEED is ours, and so is every other variable
 
 
 def require() -> None:

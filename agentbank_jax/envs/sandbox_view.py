@@ -11,7 +11,7 @@ import sys
 from agentbank_jax.errors import UserError
 
 _DATA = "AGENTBANK_DATA"  # as in tasks/published.py, which knows environments and not the other way round
-_PACKAGES = "/packages"  # in the sandbox
+PACKAGES = "/packages"  # in the sandbox; where packages are that its Python finds by PYTHONPATH
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -20,8 +20,8 @@ def system(size: str, packages: Sequence[str] = ()) -> list[str]:
 
   Args:
     size: bytes that /tmp may hold, as text.
-    packages: import names of Python packages of this environment that the sandbox's Python can import too; give
-      their dependencies as well, and PYTHONPATH=`packages_path()`.
+    packages: import names of Python packages of this environment that lie in `PACKAGES`; give their dependencies as
+      well.
 
   Raises:
     UserError: a package is absent, or lies where a sandbox's user cannot read it.
@@ -35,13 +35,10 @@ def system(size: str, packages: Sequence[str] = ()) -> list[str]:
     if not readable(folder):
       raise UserError(f"{folder} cannot be read by a sandbox's user; install the environment in a folder that "
                       "others may read")
-    options += ["--ro-bind", str(folder), f"{_PACKAGES}/{name}"]
+    for part in (folder, folder.with_name(f"{name}.libs")):  # wheels have shared libraries there, beside them
+      if part.is_dir():
+        options += ["--ro-bind", str(part), f"{PACKAGES}/{part.name}"]
   return [*options, "--remount-ro", "/"]
-
-
-def packages_path() -> str:
-  """Returns where `system` puts packages."""
-  return _PACKAGES
 
 
 def read_only() -> list[str]:

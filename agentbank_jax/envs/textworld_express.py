@@ -5,95 +5,41 @@ disturb each other, but for one case: of the game "sorting", two of the same see
 episodes at once have the same seed; the expert, who plays the seed of an episode too, has a machine of its own.
 """
 
-import functools
 import json
-import subprocess
-import threading
 from typing import Any
 
 from agentbank_jax.envs.base import Action, Instance, Step
+from agentbank_jax.envs.java_machine import JavaMachine, sendable
 from agentbank_jax.errors import UserError
 
 # A small heap, and one thread to clear it: the default takes a quarter of the memory.
 _OPTIONS = ("-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
-_END_SECONDS = 5.0
 
 
-class Java:
-  """A Java machine with simulators in it."""
-
-  def __init__(self):
-    """Raises UserError where the package or Java is not installed."""
-    try:
-      from py4j.java_gateway import GatewayParameters, JavaGateway, launch_gateway
-      from textworld_express.constants import BASEPATH, JAR_PATH
-    except ImportError:
-      raise UserError("textworld_express: pip install textworld-express") from None
-    try:
-      port, self._process = launch_gateway(classpath=JAR_PATH, cwd=BASEPATH, javaopts=list(_OPTIONS),
-                                           die_on_exit=True, return_proc=True)
-    except FileNotFoundError:
-      raise UserError("textworld_express: no java; apt-get install default-jre-headless") from None
-    self._gateway = JavaGateway(gateway_parameters=GatewayParameters(auto_field=True, port=port))
-
-  def simulator(self) -> Any:
-    return self._gateway.jvm.textworldexpress.runtime.PythonInterface()
-
-  def close(self) -> None:
-    """Ends it; what is not closed ends with this process."""
-    self._gateway.shutdown()
-    self._process.stdin.close()  # which it waits for (`die_on_exit`)
-    try:
-      self._process.wait(_END_SECONDS)
-    except subprocess.TimeoutExpired:
-      self._process.kill()
-      self._process.wait()
+def _find_jar() -> tuple[str, str]:
+  from textworld_express.constants import BASEPATH, JAR_PATH
+  return JAR_PATH, BASEPATH
 
 
-@functools.cache
-def expert_java() -> Java:
-  """Returns the machine that the expert looks things up in; it lasts as long as this process."""
-  return Java()
-
-
-class _Shared:
-  """The machine of this process's environments, and how many there are."""
-
-  _lock = threading.Lock()
-  _java: Java | None = None
-  _users = 0
-
-  @classmethod
-  def borrow(cls) -> Java:
-    with cls._lock:
-      cls._java = cls._java or Java()
-      cls._users += 1
-      return cls._java
-
-  @classmethod
-  def give_back(cls) -> None:
-    with cls._lock:
-      cls._users -= 1
-      if not cls._users:
-        java, cls._java = cls._java, None
-        java.close()
+_MACHINE = JavaMachine("textworld_express", _find_jar, _OPTIONS)  # of the environments
+EXPERTS = JavaMachine("textworld_express", _find_jar, _OPTIONS)  # what experts look things up in
 
 
 class Game:
   """A game in a simulator of its own."""
 
-  def __init__(self, java: Java, name: str, parameters: str):
+  def __init__(self, classes: Any, name: str, parameters: str):
     """Loads a game.
 
     Args:
-      java: where it runs.
+      classes: of the Java machine that it runs in (`JavaMachine.enter`).
       name: "coin", "cookingworld", ...
       parameters: "numLocations=5,includeDoors=1"; "" for the game's own defaults.
 
     Raises:
       UserError: no such game, or parameters that it does not know.
     """
-    self._simulator = java.simulator()
+    self._simulator = classes.textworldexpress.runtime.PythonInterface()
     if message := self._simulator.load(name, parameters):
       raise UserError(f"textworld_express: {' '.join(message.split())}")
 
@@ -134,19 +80,18 @@ class TextWorldExpressEnv:
   def __init__(self, name: str, parameters: str):
     """`name` and `parameters` are those of `Game`."""
     self._name, self._parameters = name, parameters
+    self._classes: Any = None  # of the machine, from the first episode on
     self._game: Game | None = None
-    self._borrowed = False
 
   def reset(self, instance: Instance) -> str:
+    if self._classes is None:
+      self._classes = _MACHINE.enter()
     if self._game is None:
-      java = _Shared.borrow()
-      self._borrowed = True
-      self._game = Game(java, self._name, self._parameters)
+      self._game = Game(self._classes, self._name, self._parameters)
     return self._game.start(instance.data["seed"], instance.data["fold"])
 
   def step(self, action: Action) -> Step:
-    # Half a surrogate pair cannot be sent to Java.
-    answer = self._game.act(action.text.encode(errors="replace").decode())
+    answer = self._game.act(sendable(action.text))
     score = min(1.0, max(0.0, float(answer["score"])))
     info: dict[str, Any] = {"progress": score, "invalid": is_unknown(answer)}
     over = answer["tasksuccess"] or answer["taskfailure"] or score >= 1
@@ -156,6 +101,6 @@ class TextWorldExpressEnv:
 
   def close(self) -> None:
     self._game = None
-    if self._borrowed:
-      self._borrowed = False
-      _Shared.give_back()
+    if self._classes is not None:
+      self._classes = None
+      _MACHINE.leave()

@@ -144,10 +144,17 @@ class WebArenaBrowser:
       self._driver.switch_to.window(self._driver.window_handles[-1])
       done = self._driver.execute_script(ready)
     deadline = time.monotonic() + _LOAD_SECONDS
-    while not done and time.monotonic() < deadline:
+    while not (done and self._draws()) and time.monotonic() < deadline:
       time.sleep(0.02)
       done = self._driver.execute_script(ready)
-    self._driver.execute_async_script(_TWO_FRAMES)
+
+  def _draws(self) -> bool:
+    """Waits for two frames; returns False where another page took this one's place meanwhile."""
+    try:
+      self._driver.execute_async_script(_TWO_FRAMES)
+    except (JavascriptException, TimeoutException):  # ChromeDriver says either, and at once
+      return False
+    return True
 
   def leave_foreign_page(self) -> str | None:
     """Goes back where a page is on no hosted site; returns what it was, or None."""

@@ -121,7 +121,9 @@ class WebShopEnv:
 
   def _progress(self) -> float:
     session = self._session
-    return reward(session.product, session.chosen.values(), self._goal) if session.product else 0.0
+    if session.product is None:
+      return 0.0
+    return reward(session.product, session.chosen.values(), self._goal, self._catalogue.colours)
 
   def _invalid(self, why: str) -> Step:
     names = [e.text.lower() for e in self._elements() if e.kind != "text" and e.text != _SEARCH]

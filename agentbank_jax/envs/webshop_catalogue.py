@@ -1,5 +1,6 @@
 """Products, and the search for them: WebShop's catalogue (Yao et al. 2022, arXiv:2207.01206)."""
 
+import ast
 from collections.abc import Iterable, Mapping, Sequence
 import dataclasses
 import functools
@@ -15,6 +16,9 @@ from agentbank_jax.envs.text_index import TextIndex
 from agentbank_jax.errors import UserError
 
 RESULTS = 50  # of a search, best first
+
+# The basic colour terms of English (Berlin and Kay 1969), in alphabetical order.
+BASIC_COLOURS = tuple("black blue brown gray green grey orange pink purple red white yellow".split())
 
 _NO_PRICE = 100.0  # dollars, where a product says none
 _LONGEST_ASIN = 10
@@ -51,8 +55,14 @@ class Product:
 class Catalogue:
   """Products by asin, and a search over them. Read-only: environments may share one."""
 
-  def __init__(self, products: Sequence[Product]):
+  def __init__(self, products: Sequence[Product], colours: Sequence[str] = BASIC_COLOURS):
+    """Takes the products, and what is one colour to the reward: an option is the first of `colours` that it contains.
+
+    WebShop's own list has 107 words, "dark" and "christmas" among them. It is part of a program whose licence (its
+    LICENSE.md) allows research only, so it does not come with this package; `read_colours` finds it in that program.
+    """
     self.products = {product.asin: product for product in products}
+    self.colours = tuple(colours)
     self._order = tuple(self.products)
 
   @functools.cached_property
@@ -107,6 +117,21 @@ def read_products(items: pathlib.Path, attributes: pathlib.Path) -> list[Product
     logging.info("%s: %d rows without an asin of their own are left out, %d products kept", items, left_out,
                  len(products))
   return list(products.values())
+
+
+def read_colours(path: pathlib.Path) -> tuple[str, ...]:
+  """Returns `COLOR_SET` of WebShop's web_agent_site/engine/normalize.py, which is read and not run.
+
+  Raises:
+    UserError: there is none.
+  """
+  try:
+    for statement in ast.parse(path.read_text()).body:
+      if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "COLOR_SET":
+        return tuple(map(str, ast.literal_eval(statement.value)))
+  except (SyntaxError, ValueError, TypeError) as e:
+    raise UserError(f"{path}: not WebShop's normalize.py ({e}); get the file again") from None
+  raise UserError(f"{path}: not WebShop's normalize.py (it has no COLOR_SET); get the file again")
 
 
 def read_json(path: pathlib.Path, kind: type) -> Any:

@@ -2,29 +2,19 @@
 
   reward = type * (attributes found + options chosen + [price is right]) / (attributes + options + 1)
 
-As in the published code (princeton-nlp/WebShop, web_agent_site/engine/goal.py), with one difference. The published
+As in the published code (princeton-nlp/WebShop, web_agent_site/engine/goal.py), with two differences. The published
 code compares the titles' nouns, as spaCy's en_core_web model tags them; that model is on no package registry. Here
 the nouns of a title are its words without function words and without words that hold a digit: in the titles of
-products nearly every such word is a noun.
+products nearly every such word is a noun. And the published list of colours is not ours to pass on (`Catalogue`).
 """
 
 from collections.abc import Iterable, Sequence
 import dataclasses
 import re
 
-from agentbank_jax.envs.webshop_catalogue import Product
+from agentbank_jax.envs.webshop_catalogue import BASIC_COLOURS, Product
 
 _MATCH = 85  # of 100; what is more alike than this is the same
-
-# A colour is the first of these words that it contains (web_agent_site/engine/normalize.py), in this order.
-_COLOURS = """\
-alabaster apricot aqua ash asphalt azure banana beige black blue blush bordeaux bronze brown burgundy camel camo
-caramel champagne charcoal cheetah chestnut chocolate christmas coffee cognac copper coral cranberry cream crystal dark
-denim eggplant elephant espresso fuchsia gold granite grape graphite grass gray green grey heather indigo ivory ivy
-khaki lavender lemon leopard light lilac lime magenta maroon mauve merlot midnight mint mocha multicolor mushroom
-mustard natural navy nude olive orange peach pewter pink plum purple rainbow red rose royal rust sand sapphire seashell
-silver skull slate steel stone stonewash sunflower tan taupe teal tiger turquoise violet walnut wheat white wine
-yellow""".split()
 
 _FUNCTION_WORDS = frozenset("""\
 a about all an and any are as at be been by can each every for from has have in into is it its more most no not of off
@@ -49,10 +39,10 @@ class Goal:
   price_upper: float
 
 
-def reward(bought: Product, chosen: Iterable[str], goal: Goal) -> float:
+def reward(bought: Product, chosen: Iterable[str], goal: Goal, colours: Sequence[str] = BASIC_COLOURS) -> float:
   """Returns the reward, in [0, 1], for buying a product with the `chosen` values of its options."""
   attributes = sum(_has(bought, attribute) for attribute in goal.attributes)
-  options = _options(list(chosen), goal.options)
+  options = _options(list(chosen), goal.options, colours)
   price = bought.price <= goal.price_upper
   return type_reward(bought, goal.product) * (attributes + options + price) / (
       len(goal.attributes) + len(goal.options) + 1)
@@ -81,13 +71,13 @@ def alike(a: str, b: str) -> int:
   return fuzz.token_set_ratio(a, b)
 
 
-def same_option(chosen: str, wanted: str) -> bool:
-  """Whether a chosen value is the one that was wanted; shades of a colour are that colour."""
-  return alike(_plain_colour(chosen), _plain_colour(wanted)) > _MATCH
+def same_option(chosen: str, wanted: str, colours: Sequence[str] = BASIC_COLOURS) -> bool:
+  """Whether a chosen value is the one that was wanted; shades of one of `colours` are that colour."""
+  return alike(_plain_colour(chosen, colours), _plain_colour(wanted, colours)) > _MATCH
 
 
-def _options(chosen: Sequence[str], wanted: Sequence[str]) -> int:
-  return sum(any(same_option(c, w) for c in chosen) for w in wanted)
+def _options(chosen: Sequence[str], wanted: Sequence[str], colours: Sequence[str]) -> int:
+  return sum(any(same_option(c, w, colours) for c in chosen) for w in wanted)
 
 
 def _has(product: Product, attribute: str) -> bool:
@@ -95,8 +85,8 @@ def _has(product: Product, attribute: str) -> bool:
       attribute in text.lower() for text in (product.title, " ".join(product.features), product.description))
 
 
-def _plain_colour(value: str) -> str:
-  return next((colour for colour in _COLOURS if colour in value), value)
+def _plain_colour(value: str, colours: Sequence[str]) -> str:
+  return next((colour for colour in colours if colour in value), value)
 
 
 def _levels(category: str) -> set[str]:

@@ -9,7 +9,6 @@ never share a file.
 
 from collections.abc import Collection, Mapping, Sequence
 import hashlib
-import importlib.metadata
 import json
 import os
 import pathlib
@@ -24,6 +23,7 @@ from agentbank_jax.envs.base import Instance
 from agentbank_jax.errors import UserError
 from agentbank_jax.evaluate.rollout import prompt_hash
 from agentbank_jax.files import LineFile
+from agentbank_jax.tasks import requirements
 from agentbank_jax.tasks.task import Task
 from agentbank_jax.trajectory import Trajectory
 from agentbank_jax.trajectory_io import atomic_path, read_trajectories, write_trajectories
@@ -37,14 +37,14 @@ def fingerprint(task: Task, instances: Sequence[Instance], files: Mapping[str, A
   """Returns what a score of `task` depends on, apart from model and seed, as JSON values.
 
   Args:
-    task: its name, prompt, `max_steps` and the versions of its packages enter.
+    task: its name, prompt, `max_steps` and the versions of its packages and programs enter.
     instances: ids, splits and data enter, as a hash; their order does not.
     files: the published files they were made of, as `published.describe` has them.
     **settings: JSON values under their own names, such as the sampling settings.
   """
   rows = sorted(json.dumps([i.id, i.split, dict(i.data)], sort_keys=True) for i in instances)
   versions = {"agentbank-jax": __version__, "python": ".".join(platform.python_version_tuple()[:2])}
-  versions |= {name: _version(name) for name in (*_PACKAGES, *task.packages)}
+  versions |= {name: requirements.package_version(name) for name in _PACKAGES} | requirements.versions(task)
   return {
       "task": task.name,
       "split": ",".join(sorted({i.split for i in instances})),
@@ -56,13 +56,6 @@ def fingerprint(task: Task, instances: Sequence[Instance], files: Mapping[str, A
       **settings,
       "versions": versions,
   }
-
-
-def _version(package: str) -> str:
-  try:
-    return importlib.metadata.version(package)
-  except importlib.metadata.PackageNotFoundError:
-    return "absent"
 
 
 def fingerprint_path(log: pathlib.Path) -> pathlib.Path:

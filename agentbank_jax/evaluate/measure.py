@@ -12,8 +12,9 @@ import tqdm
 from agentbank_jax.agents import Player, Reply
 from agentbank_jax.envs.worker_pool import PoolSize
 from agentbank_jax.errors import UserError
+from agentbank_jax.evaluate.episode_log import fingerprint
 from agentbank_jax.evaluate.rollout import Limits, play
-from agentbank_jax.evaluate.run import Problems, draw, make_player
+from agentbank_jax.evaluate.run import Problems, draw, draw_from_any, make_player
 from agentbank_jax.evaluate.scores import TaskScore, score
 from agentbank_jax.evaluate.tables import excluded, rate
 from agentbank_jax.report.tables import Table, markdown
@@ -22,7 +23,8 @@ from agentbank_jax.trajectory import Turn
 from agentbank_jax.trajectory_io import atomic_path
 
 PLAYERS = ("expert", "random")
-COLUMNS = ("task", "agent", "success (95% CI)", "progress (95% CI)", "reward", "excluded (bounds)", "steps",
+ANY = "any"  # split: test, or train where the data of test are not here
+COLUMNS = ("task", "split", "agent", "success (95% CI)", "progress (95% CI)", "reward", "excluded (bounds)", "steps",
            "step p50, ms", "step p95, ms", "episodes/min")
 
 
@@ -65,7 +67,10 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, A
   rows, results, lacking = [], [], {}
   for name in config.tasks or task_names():
     try:
-      (problems,) = draw([name], config.split, config.episodes, config.instance_seed)
+      if config.split == ANY:
+        problems, _ = draw_from_any(name, config.episodes, config.instance_seed)
+      else:
+        (problems,) = draw([name], config.split, config.episodes, config.instance_seed)
     except UserError as e:
       if config.tasks:
         raise
@@ -92,19 +97,22 @@ def _measure(config: ml_collections.ConfigDict, problems: Problems, player: str)
   """Plays one task with one player; returns its score, and times in milliseconds and episodes a minute."""
   settings = ml_collections.ConfigDict({"player": player, "slots": config.slots})
   stopwatch = _Stopwatch(make_player(settings, [problems]))
-  task, instances, _ = problems
+  task, instances, files = problems
+  limits = Limits(**config.limits)
   began = time.perf_counter()
-  episodes = play(task, instances, stopwatch, seed=config.seed, limits=Limits(**config.limits), technique=player,
+  episodes = play(task, instances, stopwatch, seed=config.seed, limits=limits, technique=player,
                   workers=PoolSize(**config.workers))
   episodes = list(tqdm.tqdm(episodes, total=len(instances), desc=f"{task.name} {player}", unit="episode"))
   minutes = (time.perf_counter() - began) / 60
   milliseconds = 1000 * np.array(stopwatch.seconds or [np.nan])
-  return {"score": score(task, episodes), "p50": float(np.median(milliseconds)),
-          "p95": float(np.quantile(milliseconds, 0.95)), "episodes_per_minute": len(episodes) / minutes}
+  conditions = fingerprint(task, instances, files, invalid_actions=limits.invalid_actions, sampling={})
+  return {"split": instances[0].split, "score": score(task, episodes, conditions),
+          "p50": float(np.median(milliseconds)), "p95": float(np.quantile(milliseconds, 0.95)),
+          "episodes_per_minute": len(episodes) / minutes}
 
 
-def _row(score: TaskScore, p50: float, p95: float, episodes_per_minute: float) -> list[str]:
+def _row(split: str, score: TaskScore, p50: float, p95: float, episodes_per_minute: float) -> list[str]:
   number = lambda value: "–" if value is None else f"{value:.3g}"
-  return [f"`{score.name}`", score.model, rate(score.success, score.ci), rate(score.progress, score.progress_ci),
+  return [f"`{score.name}`", split, score.model, rate(score.success, score.ci), rate(score.progress, score.progress_ci),
           number(score.reward), excluded(score), number(score.steps), number(p50), number(p95),
           f"{episodes_per_minute:.0f}"]

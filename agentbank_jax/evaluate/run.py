@@ -71,6 +71,21 @@ def draw(names: Sequence[str], split: str, count: int, seed: int) -> list[Proble
   return problems
 
 
+def draw_from_any(name: str, count: int, seed: int) -> tuple[Problems, str]:
+  """Returns `count` instances of a task from the test split, else from train, and then why there are none in test.
+
+  Raises:
+    UserError: there are none in either; it says what the test split lacks.
+  """
+  try:
+    return draw([name], "test", count, seed)[0], ""
+  except UserError as e:
+    try:
+      return draw([name], "train", count, seed)[0], str(e)
+    except UserError:
+      raise e from None
+
+
 def log_path(workdir: pathlib.Path, task: str) -> pathlib.Path:
   """Returns where `evaluate_tasks` keeps the episodes of `task`."""
   return workdir / "episodes" / f"{urllib.parse.quote(task, safe='')}.jsonl"  # an adapter's names are no file names

@@ -10,8 +10,9 @@ from typing import Any
 
 from absl import logging
 
+from agentbank_jax import cache
 from agentbank_jax.errors import UserError
-from agentbank_jax.tasks import cache, published
+from agentbank_jax.tasks import published
 
 FOLDER = "json_2.1.1"
 _ARCHIVE = "*.tar.xz"

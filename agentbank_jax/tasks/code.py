@@ -1,20 +1,17 @@
 """What the tasks on Python code share: how they are read, what they score, the expert and the random agent."""
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterator
 import random
 
 from agentbank_jax.envs.base import Instance
-from agentbank_jax.tasks.task import Grammar, MetricCard
+from agentbank_jax.envs.code import CodeEnv
+from agentbank_jax.tasks import requirements
+from agentbank_jax.tasks.task import Grammar, MetricCard, Source, Task
 from agentbank_jax.trajectory import Turn
 
-RUNS = "Python in a sandbox, and the benchmark's own tests"
-PACKAGES = ("pyseccomp",)
-PROGRAMS = {"bwrap": "apt-get install bubblewrap"}
-GRAMMAR = Grammar(has_answer=False)
-MAX_STEPS = 10
-STEP_SECONDS = 3_600.0  # a submission may be hundreds of runs, and wait for those of other episodes; sandboxes end
+_MAX_STEPS = 10
 
-INSTRUCTIONS = """\
+_INSTRUCTIONS = """\
 Solve the problem in Python 3, with the standard library. Each turn, think, then write the whole program in one block:
 Thought: ...
 Action:
@@ -26,7 +23,7 @@ It runs on the tests that are shown, and you see what came of them. Hidden tests
 the tests. You can hand in once: when you are sure of the program that ran last, end with:
 Action: submit"""
 
-FEW_SHOT = (
+_FEW_SHOT = (
     Turn("user", 'Write a function to count the vowels of a word.\n\nassert count_vowels("tree") == 2\n'
                  'assert count_vowels("Oak") == 2', train=False),
     Turn("assistant", "Thought: I count the letters that are one of a, e, i, o, u.\nAction:\n```python\n"
@@ -41,19 +38,10 @@ FEW_SHOT = (
 )
 
 
-def metric(definition: str) -> MetricCard:
-  """Returns the card of pass@1; `definition` says by which tests, and where they come from."""
-  return MetricCard(
-      reward_range=(0.0, 1.0),
-      success="the one program handed in passes all tests of the benchmark (pass@1); nothing handed in is a failure",
-      definition=f"{definition}. The agent sees how its programs do on the visible tests before it hands one in, so "
-                 "its score is an agent's, and not that of one sample without feedback")
-
-
 def expert(instance: Instance, observation: str) -> Generator[str, str, None]:
   """Knows the data's own solutions, `data["gold"]`, and hands in the first that does well on the visible tests."""
   del observation
-  for solution in instance.data["gold"][:MAX_STEPS - 1]:
+  for solution in instance.data["gold"][:_MAX_STEPS - 1]:
     observation = yield f"Thought: This solves it.\nAction:\n```python\n{solution.rstrip()}\n```"
     if not ("does not run" in observation or "Failed" in observation):
       break
@@ -67,3 +55,32 @@ def random_turn(rng: random.Random, observation: str) -> str:
     return "Action: submit"
   name = rng.choice(("solve", "main", "f"))
   return f"Action:\n```python\ndef {name}(*args):\n  return {rng.randint(0, 9)}\nprint({name}())\n```"
+
+
+def make_task(name: str, instances: Callable[[str, int, int], Iterator[Instance]], source: Source,
+              definition: str) -> Task:
+  """Returns a task scored by pass@1; `definition` says by which tests, and where they come from."""
+  return Task(
+      name=name,
+      skill="programming",
+      held_in=True,
+      instructions=_INSTRUCTIONS,
+      grammar=Grammar(has_answer=False),
+      max_steps=_MAX_STEPS,
+      metric=MetricCard(
+          reward_range=(0.0, 1.0),
+          success="the one program handed in passes all tests of the benchmark (pass@1); nothing handed in is a "
+                  "failure",
+          definition=f"{definition}. The agent sees how its programs do on the visible tests before it hands one in, "
+                     "so its score is an agent's, and not that of one sample without feedback"),
+      make_env=CodeEnv,
+      instances=instances,
+      expert=expert,
+      source=source,
+      few_shot=_FEW_SHOT,
+      random_turn=random_turn,
+      # A submission may be hundreds of runs, and wait for those of other episodes; sandboxes end.
+      step_seconds=3_600.0,
+      runs="Python in a sandbox, and the benchmark's own tests",
+      packages=requirements.SANDBOX_PACKAGES,
+      programs=requirements.SANDBOX_PROGRAMS)

@@ -1,13 +1,13 @@
 """GSM8K's written solutions, read as calculator steps.
 
 A step is an annotation, `48/2 = <<48/2=24>>24 clips`, or a plain equation of numbers whose value is right,
-`48/2 = 24`; also with units that have a slash, `60 minutes/hour / 2 minutes/mile = 30`, mixed numbers, `158 * 1 1/2 =
-237`, percent, `8 / 25 = 32%`, and a result rounded or cut to its decimals. Its thought is the sentence it stands in
-without the result: that is for the calculator to say.
+`48/2 = 24`, or what an unknown is said to be, `x=30*(100/200). Thus, x=15`; also with units that have a slash, `60
+minutes/hour / 2 minutes/mile = 30`, mixed numbers, `158 * 1 1/2 = 237`, percent, `8 / 25 = 32%`, and a result rounded
+or cut to its decimals. Its thought is the sentence it stands in without the result: that is for the calculator to say.
 
 The answer is the value of a step, or what the text behind the last step ends with: "Since he cannot buy half a can, he
-needs 8." Where that text still calculates, and nothing in it was read as a step, the solution is not read: it may be
-wrong (one says `192*100=$1920`).
+needs 8.", "= 33.333%, which rounds down to 33%". Where that text still calculates, and nothing in it was read as a
+step, the solution is not read: it may be wrong (one says `192*100=$1920`).
 """
 
 from fractions import Fraction
@@ -22,13 +22,16 @@ _NUMBER = r"(?>\$?(?:\d+(?:,\d{3})*(?:\.\d+)?|\.\d+)%?)"
 _UNIT = r"(?!x\b)[A-Za-z]+\b(?:/[A-Za-z]+\b)?"  # "eggs", "miles/hour"
 _MIXED = r"(?>\d+\ \d+/\d+(?![\d.]))"  # "1 1/2"
 _OPERAND = rf"\(*+\ ?(?:{_MIXED}|{_NUMBER})(?:\ ?{_UNIT}){{0,3}}+\ ?\)*+"  # "(2 eggs", "$3", "40%)"
+_SUM = rf"(?:{_OPERAND}(?:(?:\ *+[-+*/x×÷−–]\ *+|(?=\()){_OPERAND})++)"
 _CALCULATION = re.compile(rf"""
     # an annotation, between the sign and the result of the text around it,
     (?:\ *+=)?\ *+\$?<<(?P<expression>[^<>]*)=(?P<value>[^<>=]*)>>(?:{_NUMBER})?
     # or a whole plain equation with a number on its right
     |(?<![\w.,$(+*/×÷−–-])(?<![+*/×÷−–-]\ )(?<!\ x\ )
-    (?P<sum>{_OPERAND}(?:(?:\ *+[-+*/x×÷−–]\ *+|(?=\()){_OPERAND})++)\ *=\ *(?P<result>{_NUMBER})
+    (?P<sum>{_SUM})\ *=\ *(?P<result>{_NUMBER})
     (?!\ *[A-Za-z]*\ *[-+*/x×÷−–=]\ *[\d$(.])
+    # or a sum that ends a sentence, behind "x="
+    |(?<==)\ ?(?P<unknown>{_SUM})(?=\.?(?:\s|\Z))
     """, re.VERBOSE)
 _SENTENCE_END = re.compile(r"\n|[.;!?](?=\s|\Z)|\Z")
 _CLAUSE_END = re.compile(r",\s| (?:and|so|then|but|which)\b")
@@ -68,6 +71,18 @@ def gold_answer(solution: str) -> str:
   return format_number(value)
 
 
+def replies(solution: str) -> tuple[list[tuple[str, str]], str]:
+  """Returns an agent's turns for a solution: each step's with what the calculator answers, and the last.
+
+  Raises:
+    SolutionError: it is not calculator steps that lead to its answer.
+  """
+  steps, rest = calculations(solution)
+  conclusion = f"Thought: {rest}\n" if rest else ""
+  return ([(f"Thought: {step.thought}\nAction: {step.expression}", format_number(step.value)) for step in steps],
+          f"{conclusion}Final Answer: {gold_answer(solution)}")
+
+
 def calculations(solution: str) -> tuple[list[Calculation], str]:
   """Returns the steps of a solution in order, one of whose values is the answer, and the text behind the last.
 
@@ -79,14 +94,17 @@ def calculations(solution: str) -> tuple[list[Calculation], str]:
   text = solution.rpartition("####")[0]
   found = []
   for match in _CALCULATION.finditer(text):
-    if expression := _equation(match) if match["sum"] else normalise(match["expression"]):
+    if expression := _expression(match, text):
       found.append((match, expression))
   steps, start = [], 0
   for i, (match, expression) in enumerate(found):
     limit = found[i + 1][0].start() if i + 1 < len(found) else len(text)
+    value = _annotated(expression, match["value"]) if match["value"] else evaluate(expression)
     end = _end_of_thought(text, match.end(), limit)
-    thought = _clean(f"{text[start:match.start()]}{match['sum'] or ''}{text[match.end():end]}")
-    value = evaluate(expression) if match["sum"] else _annotated(expression, match["value"])
+    if not text[end:].strip(" .\n") and format_number(value) != answer:  # the last step: the answer is in its sentence
+      end = _end_of_clause(text, match.end(), end)
+    calculation = match["sum"] or (match[0] if match["unknown"] else "")
+    thought = _clean(f"{text[start:match.start()]}{calculation}{text[match.end():end]}")
     steps.append(Calculation(thought or "Calculate.", expression, value))
     start = end
   if not steps:
@@ -111,6 +129,19 @@ def normalise(expression: str) -> str:
   expression = re.sub(r"(\d*\.?\d+)%(?! *[\d(.])", r"(\1/100)", expression)
   expression = re.sub(r"(?<=[\d)]) *\(", "*(", expression)
   return " ".join(expression.translate(_SIGNS).split())
+
+
+def _expression(match: re.Match, text: str) -> str | None:
+  """Returns what to calculate, or None where the match in `text` is no step."""
+  if match["sum"]:
+    return _equation(match)
+  if not match["unknown"]:
+    return normalise(match["expression"])
+  expression, said = normalise(match["unknown"]), re.search(_NUMBER, text[match.end():])
+  try:
+    return expression if said and _agrees(evaluate(expression), said[0]) else None
+  except ValueError:
+    return None
 
 
 def _equation(match: re.Match) -> str | None:
@@ -172,6 +203,10 @@ def _end_of_thought(text: str, start: int, limit: int) -> int:
   sentence = _SENTENCE_END.search(text, start)
   if sentence.end() <= limit:
     return sentence.end()
+  return _end_of_clause(text, start, limit)
+
+
+def _end_of_clause(text: str, start: int, limit: int) -> int:
   clause = _CLAUSE_END.search(text, start, limit)
   return clause.start() if clause else start
 

@@ -4,14 +4,13 @@ from collections.abc import Sequence
 import random
 import re
 
+from agentbank_jax.tasks.requirements import SANDBOX_PACKAGES
 from agentbank_jax.tasks.task import Grammar
 
 GRAMMAR = Grammar(has_answer=True)
 MAX_STEPS = 15
 RUNS = "a calculator, and Python in a sandbox"
-SANDBOX = ("pyseccomp",)  # what every task with Python needs
-PACKAGES = (*SANDBOX, "math-verify", "latex2sympy2_extended", "sympy")  # and what compares answers by value
-PROGRAMS = {"bwrap": "apt-get install bubblewrap"}
+PACKAGES = (*SANDBOX_PACKAGES, "math-verify", "latex2sympy2_extended", "sympy")  # these compare answers by value
 
 INSTRUCTIONS = """\
 Solve the problem. Each turn, think, then use a calculator or run a Python program, which must print what you want \

@@ -71,6 +71,7 @@ def make_task(name: str, instances: Callable[[str, int, int], Iterator[Instance]
       random_turn=random_turn,
       runs="offline choice of elements and operations",
       packages=packages,
+      stands_in_for="" if name == "mind2web" else "mind2web",
       problem="task",
       progress="share of the task's steps that are right so far",
   )

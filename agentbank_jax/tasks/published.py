@@ -7,7 +7,6 @@ fingerprint of a score has the checksums. What an environment reads on its own, 
 from collections.abc import Iterator, Sequence
 import contextlib
 import contextvars
-import functools
 import hashlib
 import os
 import pathlib
@@ -15,6 +14,7 @@ from typing import Any
 
 from absl import logging
 
+from agentbank_jax import cache
 from agentbank_jax.errors import UserError
 from agentbank_jax.tasks.task import Task
 
@@ -76,23 +76,12 @@ def files_used() -> Iterator[set[pathlib.Path]]:
 
 
 def checksum(path: pathlib.Path) -> str:
-  """Returns the sha256 of a file. That of a folder is of the lines `sha256sum` prints for its files, in order of name.
-
-  A file that has its time and size of before is not read again.
-  """
+  """Returns the sha256 of a file; of a folder, that of the lines `sha256sum` prints for its files, in order of name."""
   if not path.is_dir():
-    stat = path.stat()
-    return _file_checksum(path, stat.st_mtime_ns, stat.st_size)
+    return cache.file_checksum(path)
   lines = [f"{checksum(file)}  {file.relative_to(path).as_posix()}\n"
            for file in sorted(path.rglob("*")) if file.is_file()]
   return hashlib.sha256("".join(lines).encode()).hexdigest()
-
-
-@functools.cache
-def _file_checksum(path: pathlib.Path, mtime_ns: int, size: int) -> str:
-  del mtime_ns, size  # they tell one state of the file from another
-  with path.open("rb") as file:
-    return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def describe(task: Task, files: set[pathlib.Path]) -> dict[str, dict[str, Any]]:

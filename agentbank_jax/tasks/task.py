@@ -110,7 +110,10 @@ class Task:
     runs: what really runs, in a few words for the table of tasks: "SQLite, read-only and time-limited".
     packages: distributions whose versions can change what the environment does; they are in the fingerprint of
       every score. Those that are not dependencies of this package come with `agentbank-jax[envs]`.
-    programs: what must be on PATH -> how to get it ("apt-get install bubblewrap").
+    programs: what must be on PATH -> how to get it ("apt-get install bubblewrap"); "chromium|google-chrome" for the
+      first that is there. What they say of their versions is in the fingerprint of every score too.
+    stands_in_for: the published task whose place it takes where that one's data are not at hand, or of which it is
+      another cut; "" where it is one of AgentBank's tasks itself.
     problem: key of `Instance.data` with the problem's text, as one finds it on the web: what training data are
       searched for. "" where the problem is no text (a house, a page).
   """
@@ -134,6 +137,7 @@ class Task:
   runs: str = ""
   packages: tuple[str, ...] = ()
   programs: Mapping[str, str] = dataclasses.field(default_factory=dict)
+  stands_in_for: str = ""
   problem: str = "question"
 
   @property

@@ -77,6 +77,7 @@ def make_task(name: str, make_env: Callable[[], Env], instances: Callable[[str, 
       random_turn=random_turn,
       runs="a shop's pages, its search and WebShop's reward",
       packages=("tantivy", "thefuzz"),
+      stands_in_for="" if name == "webshop" else "webshop",
       problem="instruction",
       progress="the reward that buying now would give: type times the share of attributes, options and price met",
   )

@@ -72,6 +72,10 @@ class _CallFailed(Exception):
   """The tested code raised, or is gone."""
 
 
+# What a test would take for its own: that it does not hold, or that an iterator of its (`map`) is at its end.
+_NOT_RAISED = (AssertionError, StopIteration, StopAsyncIteration)
+
+
 class _StandIn(wire.Name):
   """A name of the tested code; `last` says what the last call came to."""
 
@@ -89,7 +93,7 @@ class _StandIn(wire.Name):
     message = wire.describe(reply)
     _StandIn.last = f"{self.name}(...) raised {message}"
     kind = getattr(builtins, reply["error"], None)
-    if isinstance(kind, type) and issubclass(kind, Exception) and not issubclass(kind, AssertionError):
+    if isinstance(kind, type) and issubclass(kind, Exception) and not issubclass(kind, _NOT_RAISED):
       try:
         error = kind(reply["message"])
       except TypeError:  # some exceptions want other arguments

@@ -8,14 +8,15 @@ from collections.abc import Generator, Iterator
 import functools
 import random
 import re
+from typing import Any
 import urllib.parse
 
 from agentbank_jax.envs.base import Env, Instance
+from agentbank_jax.envs.java_machine import PROGRAMS
 from agentbank_jax.tasks import splits
 from agentbank_jax.tasks.task import Grammar, MetricCard, Source, Task
 
 _PACKAGES = ("textworld-express",)
-_JAVA = {"java": "apt-get install default-jre-headless"}
 _DIRECTIONS = ("north", "south", "east", "west")
 
 
@@ -48,7 +49,7 @@ open or close PLACE, read or examine THING, ...""",
       processes=True,
       runs="TextWorldExpress's simulator on Java",
       packages=_PACKAGES,
-      programs=_JAVA,
+      programs=PROGRAMS,
       problem="")
 
 
@@ -57,9 +58,20 @@ def _make_env(game: str, parameters: str) -> Env:
   return TextWorldExpressEnv(game, parameters)
 
 
+def _expert_game(game: str, parameters: str) -> Any:
+  """Returns the game in the experts' own machine, which lasts as long as this process."""
+  from agentbank_jax.envs.textworld_express import Game
+  return Game(_expert_classes(), game, parameters)
+
+
+@functools.cache
+def _expert_classes() -> Any:
+  from agentbank_jax.envs.textworld_express import EXPERTS
+  return EXPERTS.enter()
+
+
 def _instances(name: str, game: str, parameters: str, split: str, count: int, seed: int) -> Iterator[Instance]:
-  from agentbank_jax.envs.textworld_express import Game, expert_java
-  simulator = Game(expert_java(), game, parameters)
+  simulator = _expert_game(game, parameters)
   rows = lambda: [(f"{n:05d}", {"seed": n, "fold": split}) for n in simulator.seeds(split)]
   return splits.choose(name, rows, split, count, seed)
 
@@ -67,9 +79,7 @@ def _instances(name: str, game: str, parameters: str, split: str, count: int, se
 def _expert(instance: Instance, observation: str, game: str, parameters: str) -> Generator[str, str, None]:
   """Plays the game's gold path."""
   del observation
-  from agentbank_jax.envs.textworld_express import Game, expert_java
-  simulator = Game(expert_java(), game, parameters)
-  for action in simulator.gold_path(instance.data["seed"], instance.data["fold"]):
+  for action in _expert_game(game, parameters).gold_path(instance.data["seed"], instance.data["fold"]):
     yield f"Thought: This comes next.\nAction: {action}"
 
 

@@ -10,10 +10,9 @@ import pathlib
 from typing import Any
 
 from agentbank_jax.envs.base import Instance
-from agentbank_jax.envs.code import CodeEnv
 from agentbank_jax.errors import UserError
 from agentbank_jax.tasks import code, published, splits
-from agentbank_jax.tasks.task import Source, Task
+from agentbank_jax.tasks.task import Source
 
 _SOURCE = "hendrycks/apps on GitHub (the folder APPS/{split}), or codeparrot/apps on Hugging Face ({split}.jsonl; MIT)"
 # CodeChain's validation problems, out of APPS's training split: they are test instances where the test split is absent.
@@ -130,29 +129,15 @@ def _stands_in(question: str, texts: Sequence[str]) -> bool:
   return all(f" {' '.join(text.split())} " in words for text in texts)
 
 
-TASK = Task(
-    name="apps",
-    skill="programming",
-    held_in=True,
-    instructions=code.INSTRUCTIONS,
-    grammar=code.GRAMMAR,
-    max_steps=code.MAX_STEPS,
-    metric=code.metric(
-        "APPS's own tests (Hendrycks et al. 2021, arXiv:2105.09938): its 'strict accuracy'. Outputs agree line by line "
-        "and word by word, numbers up to 1e-5 of their value; APPS's script also accepts words and lines in another "
-        "order, and close integers, which here fail; a program has 10 s of processor time a test, there 4 s; no numpy"),
-    make_env=CodeEnv,
-    instances=_instances,
-    runs=code.RUNS,
-    packages=code.PACKAGES,
-    programs=code.PROGRAMS,
-    expert=code.expert,
-    random_turn=code.random_turn,
-    few_shot=code.FEW_SHOT,
-    step_seconds=code.STEP_SECONDS,
-    source=Source(
+TASK = code.make_task(
+    "apps", _instances,
+    Source(
         where=_SOURCE.format(split="{train,test}"), licence="MIT",
         contamination="Problems come from public sites, with their solutions. Problems without tests are left out. "
                       "Where the folder has CodeChain's mini_val files and no test split, those problems (of APPS's "
                       "training split) are the test instances, and no training instances: not APPS's test score."),
+    definition=(
+        "APPS's own tests (Hendrycks et al. 2021, arXiv:2105.09938): its 'strict accuracy'. Outputs agree line by line "
+        "and word by word, numbers up to 1e-5 of their value; APPS's script also accepts words and lines in another "
+        "order, and close integers, which here fail; a program has 10 s of processor time a test, there 4 s; no numpy"),
 )

@@ -179,5 +179,6 @@ TASK = Task(
     expert=calculator.expert,
     random_turn=calculator.random_turn,
     runs="a calculator",
+    stands_in_for="gsm8k",
     source=Source(where="generated", licence="Apache-2.0"),
 )

@@ -1,7 +1,7 @@
 """GSM8K (Cobbe et al. 2021, arXiv:2110.14168) with a calculator, in the form of AgentBank's trajectories.
 
-The expert plays the data's own solutions; of 1,000 training rows it can read 988 (`tasks/gsm8k_solution.py` says how),
-and it raises on the others: their answers are wrong, or come of algebra in the text.
+The expert plays the data's own solutions; of 1,000 training rows it can read 990 (`tasks/gsm8k_solution.py` says how),
+and it raises on the others: five contradict their answers, four calculate with unknowns, one by the clock.
 """
 
 from collections.abc import Generator, Iterator, Mapping
@@ -12,7 +12,7 @@ from agentbank_jax.envs.base import Instance
 from agentbank_jax.envs.calculator import CalculatorEnv
 from agentbank_jax.errors import UserError
 from agentbank_jax.tasks import calculator, published, splits
-from agentbank_jax.tasks.gsm8k_solution import calculations, gold_answer
+from agentbank_jax.tasks.gsm8k_solution import gold_answer, replies
 from agentbank_jax.tasks.task import Source, Task
 
 _SOURCE = "openai/grade-school-math on GitHub (grade_school_math/data/{split}.jsonl, MIT)"
@@ -42,11 +42,10 @@ def _expert(instance: Instance, observation: str) -> Generator[str, str, None]:
     SolutionError: it is not calculator steps.
   """
   del observation
-  steps, rest = calculations(instance.data["solution"])
-  for thought, expression, _ in steps:
-    yield f"Thought: {thought}\nAction: {expression}"
-  conclusion = f"Thought: {rest}\n" if rest else ""
-  yield f"{conclusion}Final Answer: {instance.data['answer']}"
+  steps, conclusion = replies(instance.data["solution"])
+  for text, _ in steps:
+    yield text
+  yield conclusion
 
 
 TASK = Task(

@@ -213,6 +213,7 @@ def make_task(name: str, size: world.HouseSize, max_steps: int) -> Task:
       source=Source(where="generated", licence="Apache-2.0"),
       progress="share of the goal's conditions that hold",
       runs="a text household with ALFWorld's commands and six task types",
+      stands_in_for="alfworld",
       problem="")
 
 

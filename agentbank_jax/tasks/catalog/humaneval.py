@@ -11,10 +11,9 @@ import json
 from typing import Any
 
 from agentbank_jax.envs.base import Instance
-from agentbank_jax.envs.code import CodeEnv
 from agentbank_jax.errors import UserError
 from agentbank_jax.tasks import code, published, splits
-from agentbank_jax.tasks.task import Source, Task
+from agentbank_jax.tasks.task import Source
 
 _SOURCE = "openai/human-eval on GitHub (data/HumanEval.jsonl.gz, unpacked; MIT)"
 
@@ -72,25 +71,11 @@ def _is_expression(source: str) -> bool:
   return True
 
 
-TASK = Task(
-    name="humaneval",
-    skill="programming",
-    held_in=True,
-    instructions=code.INSTRUCTIONS,
-    grammar=code.GRAMMAR,
-    max_steps=code.MAX_STEPS,
-    metric=code.metric("HumanEval's own hidden tests (Chen et al. 2021, arXiv:2107.03374), one `check` a problem"),
-    make_env=CodeEnv,
-    instances=_instances,
-    runs=code.RUNS,
-    packages=code.PACKAGES,
-    programs=code.PROGRAMS,
-    expert=code.expert,
-    random_turn=code.random_turn,
-    few_shot=code.FEW_SHOT,
-    step_seconds=code.STEP_SECONDS,
-    source=Source(
+TASK = code.make_task(
+    "humaneval", _instances,
+    Source(
         where=_SOURCE, licence="MIT",
         contamination="HumanEval has test problems only. AgentBank trains on trajectories for 132 of its 164 problems: "
                       "a model tuned on those has seen this benchmark, and its score says nothing about new problems."),
+    definition="HumanEval's own hidden tests (Chen et al. 2021, arXiv:2107.03374), one `check` a problem",
 )

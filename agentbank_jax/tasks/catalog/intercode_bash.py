@@ -12,13 +12,19 @@ from typing import Any
 from agentbank_jax.envs.base import Instance
 from agentbank_jax.envs.bash import BashEnv
 from agentbank_jax.errors import UserError
-from agentbank_jax.tasks import intercode_files, published, splits
+from agentbank_jax.tasks import intercode_files, published, requirements, splits
 from agentbank_jax.tasks.task import Grammar, MetricCard, Source, Task
 
 _QUESTIONS = "nl2bash_fs_{name}.json"
 _SCRIPT = "setup_nl2b_fs_{name}.sh"
 _SOURCE = ("princeton-nlp/intercode on GitHub (data/nl2bash/nl2bash_fs_*.json and, beside them, "
            "docker/bash_scripts/setup_nl2b_fs_*.sh; MIT)")
+
+# Beside the sandbox: what gold commands use and a machine may not have. Without it they are other commands.
+_PROGRAMS = {
+    **requirements.SANDBOX_PROGRAMS, "bash": "apt-get install bash", "tree": "apt-get install tree",
+    "cpio": "apt-get install cpio", "pstree": "apt-get install psmisc", "column": "apt-get install bsdextrautils",
+    "cal": "apt-get install ncal", "dig": "apt-get install bind9-dnsutils"}
 
 
 def _instances(split: str, count: int, seed: int) -> Iterator[Instance]:
@@ -100,14 +106,17 @@ Action: submit""",
     make_env=lambda: BashEnv(_FileSystems()),
     instances=_instances,
     runs="bash in a sandbox, on a file system made anew for each episode",
-    packages=("pyseccomp",),
-    programs={"bwrap": "apt-get install bubblewrap"},
+    packages=requirements.SANDBOX_PACKAGES,
+    programs=_PROGRAMS,
     problem="query",
     expert=_expert,
     random_turn=_random_turn,
     step_seconds=3_600.0,  # of waiting for the sandboxes of other episodes; each ends
     source=Source(
         where=_SOURCE, licence="MIT (InterCode); NL2Bash, where the requests come from, states none",
+        checksums={
+            "60f88e1aacc7ebba535093f9890c5c33203f4e5f32958e0e94fbe90ec4f01c82": "InterCode's nl2bash_fs_1.json",
+            "8f4ce24e535fab782fda607e37db2ae1d6c5f99993c638d1ac0a7e0b542f633e": "InterCode's nl2bash_fs_2.json"},
         contamination="Held out. AgentBank's release has a folder intercode_bash beside its sixteen tasks: never train "
                       "on it and report this score. Where InterCode's setup scripts are absent the file systems are "
                       "ours (`files_of` of an instance): such a score, on InterCode's questions, is not comparable."),

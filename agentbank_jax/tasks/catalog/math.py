@@ -15,7 +15,7 @@ from agentbank_jax.envs.base import Instance
 from agentbank_jax.envs.math_answer import is_right, last_boxed
 from agentbank_jax.envs.math_problem import MathEnv
 from agentbank_jax.errors import UserError
-from agentbank_jax.tasks import math_problems, published, rows, splits
+from agentbank_jax.tasks import math_problems, published, requirements, rows, splits
 from agentbank_jax.tasks.task import MetricCard, Source, Task
 
 _SOURCE = "hendrycks/math on GitHub (MATH.tar: MATH/train/<subject>/<n>.json and MATH/test/..., MIT), or JSON lines"
@@ -81,7 +81,7 @@ TASK = Task(
     instances=_instances,
     runs=math_problems.RUNS,
     packages=math_problems.PACKAGES,
-    programs=math_problems.PROGRAMS,
+    programs=requirements.SANDBOX_PROGRAMS,
     expert=_expert,
     random_turn=math_problems.random_turn,
     source=Source(

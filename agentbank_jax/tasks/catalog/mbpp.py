@@ -11,10 +11,9 @@ from typing import Any
 import warnings
 
 from agentbank_jax.envs.base import Instance
-from agentbank_jax.envs.code import CodeEnv
 from agentbank_jax.errors import UserError
 from agentbank_jax.tasks import code, published, splits
-from agentbank_jax.tasks.task import Source, Task
+from agentbank_jax.tasks.task import Source
 
 _SOURCE = ("google-research/google-research on GitHub (mbpp/sanitized-mbpp.json or mbpp/mbpp.jsonl, CC-BY-4.0), or "
            "princeton-nlp/intercode (data/python/mbpp/ic_mbpp.json)")
@@ -93,26 +92,12 @@ def _first(row: Mapping[str, Any], columns: tuple[str, ...]) -> Any:
   return row[next(column for column in columns if column in row)]
 
 
-TASK = Task(
-    name="mbpp",
-    skill="programming",
-    held_in=True,
-    instructions=code.INSTRUCTIONS,
-    grammar=code.GRAMMAR,
-    max_steps=code.MAX_STEPS,
-    metric=code.metric("MBPP's own tests (Austin et al. 2021, arXiv:2108.07732), all of which the agent sees, as in "
-                       "the paper: a program that only answers the tests passes them"),
-    make_env=CodeEnv,
-    instances=_instances,
-    runs=code.RUNS,
-    packages=code.PACKAGES,
-    programs=code.PROGRAMS,
-    expert=code.expert,
-    random_turn=code.random_turn,
-    few_shot=code.FEW_SHOT,
-    step_seconds=code.STEP_SECONDS,
-    source=Source(
+TASK = code.make_task(
+    "mbpp", _instances,
+    Source(
         where=_SOURCE, licence="CC-BY-4.0",
         contamination="The sanitized file has 427 problems of the full file's 974, some of them with other words or "
                       "tests: scores on the two are not comparable."),
+    definition="MBPP's own tests (Austin et al. 2021, arXiv:2108.07732), all of which the agent sees, as in "
+               "the paper: a program that only answers the tests passes them",
 )

@@ -7,7 +7,7 @@ import random
 import re
 
 from agentbank_jax.envs.base import Instance
-from agentbank_jax.envs.browser import INSTALL
+from agentbank_jax.envs.browser import PROGRAMS
 from agentbank_jax.envs.miniwob import GRAMMAR, MiniWobEnv
 from agentbank_jax.errors import UserError
 from agentbank_jax.tasks.task import Grammar, MetricCard, Source, Task
@@ -101,6 +101,6 @@ Action: one of {GRAMMAR}""",
     processes=True,
     runs="the miniwob package in headless Chromium",
     packages=("miniwob", "selenium"),
-    programs={"chromedriver": INSTALL},
+    programs=PROGRAMS,
     problem="",
 )

@@ -12,9 +12,10 @@ import json
 import random
 from typing import Any
 
+from agentbank_jax import cache
 from agentbank_jax.envs.base import Env, Instance
+from agentbank_jax.envs.java_machine import PROGRAMS
 from agentbank_jax.errors import UserError
-from agentbank_jax.tasks import cache
 from agentbank_jax.tasks.task import Grammar, MetricCard, Source, Task
 
 # The simulator's own test variations, by task: the first one and how many follow each other from there.
@@ -150,6 +151,6 @@ thing you mean: answer with a number alone.""",
     processes=True,
     runs="ScienceWorld's simulator on Java",
     packages=_PACKAGES,
-    programs={"java": "apt-get install default-jre-headless"},
+    programs=PROGRAMS,
     problem="",
 )

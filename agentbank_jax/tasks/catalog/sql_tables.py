@@ -260,5 +260,6 @@ TASK = Task(
     random_turn=sql.random_turn,
     source=Source(where="generated", licence="Apache-2.0"),
     runs=sql.RUNS,
+    stands_in_for="intercode_sql",
     packages=sql.PACKAGES,
 )

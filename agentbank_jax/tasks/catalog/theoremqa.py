@@ -11,7 +11,7 @@ from agentbank_jax.envs.base import Instance
 from agentbank_jax.envs.math_problem import MathEnv
 from agentbank_jax.envs.typed_answer import TYPES, is_right
 from agentbank_jax.errors import UserError
-from agentbank_jax.tasks import math_problems, rows, splits
+from agentbank_jax.tasks import math_problems, requirements, rows, splits
 from agentbank_jax.tasks.task import MetricCard, Source, Task
 
 _SOURCE = "wenhuchen/TheoremQA on GitHub (theoremqa_test.json, MIT)"
@@ -67,7 +67,7 @@ TASK = Task(
     instances=_instances,
     runs=math_problems.RUNS,
     packages=math_problems.PACKAGES,
-    programs=math_problems.PROGRAMS,
+    programs=requirements.SANDBOX_PROGRAMS,
     expert=_expert,
     random_turn=math_problems.random_turn,
     source=Source(

@@ -18,7 +18,7 @@ import re
 from typing import Any
 
 from agentbank_jax.envs.base import Instance
-from agentbank_jax.envs.browser import INSTALL
+from agentbank_jax.envs.browser import PROGRAMS
 from agentbank_jax.envs.webarena import GRAMMAR, WebArenaEnv
 from agentbank_jax.envs.webarena_eval import Judge, make_evaluator
 from agentbank_jax.envs.webarena_sites import hosted_sites, placeholders
@@ -143,6 +143,6 @@ stop [answer]; the answer may be empty, and is N/A where the objective cannot be
     processes=True,
     runs="headless Chromium on the sites you host",
     packages=("selenium",),
-    programs={"chromedriver": INSTALL},
+    programs=PROGRAMS,
     problem="intent",
 )

@@ -17,8 +17,10 @@ from agentbank_jax.tasks.task import Source
 from agentbank_jax.tasks.webshop import make_task
 
 _ITEMS, _ATTRIBUTES, _HUMAN = "items_shuffle*.json", "items_ins_v2*.json", "items_human_ins.json"
+_COLOURS = "normalize.py"
 _SOURCE = ("princeton-nlp/WebShop on GitHub: setup.sh downloads items_shuffle[_1000].json, items_ins_v2[_1000].json "
-           "and items_human_ins.json (code MIT; products from Amazon)")
+           "and items_human_ins.json; web_agent_site/engine/normalize.py beside them brings the reward's own list of "
+           "colours (Princeton's licence: research only; products from Amazon)")
 _SEED = 233  # of the published shuffle
 _RANGES = {"test": slice(0, 500), "train": slice(1_500, None)}
 _NO_LIMIT = 1_000_000.0  # dollars; where no price is asked for
@@ -71,13 +73,15 @@ def _goal(product, key: str, row: Mapping[str, Any]) -> dict[str, Any]:
 def _catalogue(data: Mapping[str, Any] | None = None):
   """Returns the catalogue of the user's files, whatever the instance; a process reads it once."""
   del data
-  return _read(published.find("webshop", _ITEMS, _SOURCE), published.find("webshop", _ATTRIBUTES, _SOURCE))
+  colours = published.find_all("webshop", _COLOURS)
+  return _read(published.find("webshop", _ITEMS, _SOURCE), published.find("webshop", _ATTRIBUTES, _SOURCE),
+               colours[0] if colours else None)
 
 
 @functools.lru_cache(maxsize=1)
-def _read(items, attributes):
-  from agentbank_jax.envs.webshop_catalogue import Catalogue, read_products
-  return Catalogue(read_products(items, attributes))
+def _read(items, attributes, colours):
+  from agentbank_jax.envs.webshop_catalogue import BASIC_COLOURS, Catalogue, read_colours, read_products
+  return Catalogue(read_products(items, attributes), read_colours(colours) if colours else BASIC_COLOURS)
 
 
 TASK = make_task(
@@ -86,10 +90,11 @@ TASK = make_task(
     instances=_instances,
     source=Source(
         where=_SOURCE,
-        licence="MIT (code and instructions); the products' texts are Amazon's",
+        licence="Princeton's, research only (code and instructions); the products' texts are Amazon's",
         contamination="The published trajectories of WebShop (AgentBank's and AgentInstruct's among them) are of its "
                       "training range; scores depend on the catalogue: 1,000 products are easier to search than "
                       "1.18 million",
         checksums={}),
-    note="titles are compared by their words in place of spaCy's nouns, and tantivy searches in place of Lucene",
+    note="titles are compared by their words in place of spaCy's nouns, and tantivy searches in place of Lucene; "
+         "without WebShop's normalize.py, options of colour are compared by the twelve basic colours",
 )
