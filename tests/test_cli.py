@@ -74,7 +74,8 @@ def test_help_of_a_given_config_shows_its_settings(capfd):
 def test_every_verb_has_a_module_with_run(verb):
   path = ROOT / (cli.VERBS[verb].module.replace(".", "/") + ".py")
   functions = [n for n in ast.parse(path.read_text()).body if isinstance(n, ast.FunctionDef) and n.name == "run"]
-  assert [arg.arg for arg in functions[0].args.args] == ["config", "workdir"]
+  told = ["started"] if cli.VERBS[verb].timed else []
+  assert [arg.arg for arg in functions[0].args.args] == ["config", "workdir", *told]
 
 
 # Errors.
