@@ -74,7 +74,7 @@ _scale_columns_cpu.defvjp(lambda x, scale: (_scale_columns_cpu(x, scale), (x, sc
 
 
 def scale_columns(x, scale_D, kind: str):
-  """Returns x * scale in x's dtype. On CPU the scale's gradient is a product: XLA's sum over rows is six times slower.
+  """Returns x * scale in x's dtype. On CPU the scale's gradient is a product: XLA's sum over rows is slower.
 
   Args:
     x: [..., D].
