@@ -25,7 +25,8 @@ def attend(q_BLNH, k_BLKH, v_BLKH, segment_ids_BL, window: int | None, execution
     full: the whole L x L score matrix; simple, for small L and as the reference.
     blocked: blocks of queries against the keys they may see, scores recomputed in the backward pass. Runs anywhere.
     splash: JAX's Pallas kernel for TPUs; rows may be cut along their length (see `kernels.splash`).
-    triton: JAX's Pallas kernel for GPUs (see `kernels.triton`). Not what "auto" means: it has not run on a GPU yet.
+    cudnn: NVIDIA's kernel for GPUs from compute capability 9.0 on (see `kernels.cudnn`).
+    triton: JAX's Pallas kernel for GPUs (see `kernels.triton`).
     splash_interpret, triton_interpret: the same kernels, interpreted step by step on any platform: for tests.
   """
   kind = execution.attention
@@ -33,6 +34,9 @@ def attend(q_BLNH, k_BLKH, v_BLKH, segment_ids_BL, window: int | None, execution
     return _full(q_BLNH, k_BLKH, v_BLKH, segment_ids_BL, window)
   if kind == "blocked":
     return blocked_attention(q_BLNH, k_BLKH, v_BLKH, segment_ids_BL, window, execution.query_block)
+  if kind == "cudnn":
+    from agentbank_jax.kernels.cudnn import cudnn_attention
+    return cudnn_attention(q_BLNH, k_BLKH, v_BLKH, segment_ids_BL, window, execution)
   if kind in ("triton", "triton_interpret"):
     from agentbank_jax.kernels.triton import triton_attention
     return triton_attention(q_BLNH, k_BLKH, v_BLKH, segment_ids_BL, window, execution)

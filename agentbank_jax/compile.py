@@ -1,4 +1,4 @@
-"""`agentbank compile`: does it fit? The real TPU compiler, on any machine, for a pod nobody has at hand."""
+"""`agentbank compile`: does it fit? The real compiler, on any machine, for a pod or GPUs nobody has at hand."""
 
 from collections.abc import Iterator
 import contextlib
@@ -18,6 +18,7 @@ from agentbank_jax.decode import cache as kv
 from agentbank_jax.decode.programs import Slots, decode
 from agentbank_jax.decode.sampling import Sampling
 from agentbank_jax.errors import UserError
+from agentbank_jax.gpus import Gpus
 from agentbank_jax.hlo import SLICES, Traffic, collectives
 from agentbank_jax.models import execution as execution_lib
 from agentbank_jax.models import llama
@@ -29,13 +30,15 @@ from agentbank_jax.savers import OutOfMemory, as_flags, changed, nearest_that_fi
 from agentbank_jax.sharding import make_sharding
 from agentbank_jax.starting_model import architecture
 from agentbank_jax.state import abstract_state
-from agentbank_jax.topologies import Gpus, Topology, parse_topology
+from agentbank_jax.topologies import Topology, parse_topology
 
 GIB = 2**30
-_GPU_CHECKED = ("the mesh divides every array; every operation has a CUDA lowering; size of the arguments (parameters, "
-                "optimizer state, batch)")
-_GPU_NOT_CHECKED = ("temporaries, and so whether it fits; kernels; collectives: compiling for GPUs needs jax's CUDA "
-                    "plugin and a GPU")
+_LOWERED = ("the mesh divides every array; every operation has a CUDA lowering; size of the arguments (parameters, "
+            "optimizer state, batch)")
+_NOT_LOWERED = ("temporaries, and so whether it fits; kernels; collectives: install jax's CUDA plugin to compile "
+                "(pip install 'agentbank-jax[gpu]'; no GPU is needed)")
+_GPU_NOT_CHECKED = ("what only a GPU at hand tells: working memory of cuDNN, cuBLAS and NCCL, which kernels autotuning "
+                    "chooses, what the allocator loses between blocks")
 _OUT_OF_MEMORY = re.compile(r"RESOURCE_EXHAUSTED|exceeds? available|[Oo]ut of memory|Ran out of memory")
 
 
@@ -61,7 +64,8 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
 
   Returns:
     The summary: fits, peak_hbm_gib, hbm_gib, parts, collectives, FLOPs, a roofline estimate; where it does not fit,
-    the compiler's reason and the nearest change of the config that does. For GPUs: what could be checked.
+    the compiler's reason and the nearest change of the config that does. For GPUs without jax's CUDA plugin: what
+    lowering alone can check.
 
   Raises:
     UserError: a topology or config that cannot be; no TPU compiler.
@@ -74,13 +78,18 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
   topology = parse_topology(config.compile.topology)
   if config.compile.step not in _STEPS:
     raise UserError(f"compile.step is {config.compile.step!r}; choose one of {', '.join(_STEPS)}")
-  if isinstance(topology, Gpus):
-    return _lower_for_gpus(config, topology)
+  if not topology.compilable:
+    return _only_lower(config, topology)
   model, rows = architecture(config.model), config.data.batch_size
-  print(f"compiling the {config.compile.step} step for {topology} ({topology.accelerator_type}, {topology.chips} "
-        "chips): some minutes", flush=True)
-  result = {"topology": str(topology), "accelerator_type": topology.accelerator_type, "chips": topology.chips,
-            "step": config.compile.step, "parameters": num_params(model), "hbm_gib": topology.generation.hbm_gib}
+  ordered = f"{topology.accelerator_type}, " if isinstance(topology, Topology) else ""
+  print(f"compiling the {config.compile.step} step for {topology} ({ordered}{topology.chips} chips): some minutes",
+        flush=True)
+  result = {"topology": str(topology), "chips": topology.chips, "step": config.compile.step,
+            "parameters": num_params(model), "hbm_gib": topology.hbm_gib}
+  if isinstance(topology, Topology):
+    result["accelerator_type"] = topology.accelerator_type
+  else:
+    result["not_checked"] = _GPU_NOT_CHECKED
   try:
     program = compile_step(config, topology)
   except OutOfMemory as e:
@@ -108,7 +117,7 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> dict[str, Any]:
   return result
 
 
-def compile_step(config: ConfigDict, topology: Topology) -> Program:
+def compile_step(config: ConfigDict, topology: Topology | Gpus) -> Program:
   """Compiles a config's step.
 
   Raises:
@@ -120,38 +129,50 @@ def compile_step(config: ConfigDict, topology: Topology) -> Program:
   memory = compiled.memory_analysis()
   parts = {"arguments": memory.argument_size_in_bytes, "temporaries": memory.temp_size_in_bytes,
            "code": memory.generated_code_size_in_bytes}
-  return Program(memory.peak_memory_in_bytes / GIB, {k: v / GIB for k, v in parts.items()},
-                 collectives(compiled.as_text()), time.monotonic() - began)
+  peak = memory.peak_memory_in_bytes / GIB
+  if peak > topology.hbm_gib:  # the GPU compiler does not mind
+    raise OutOfMemory(f"the program's {peak:.2f}G exceeds the {topology.hbm_gib} GiB that jax takes of a GPU "
+                      "(XLA_PYTHON_CLIENT_MEM_FRACTION)")
+  return Program(peak, {k: v / GIB for k, v in parts.items()}, collectives(compiled.as_text()),
+                 time.monotonic() - began)
 
 
-def compiled_step(config: ConfigDict, topology: Topology) -> jax.stages.Compiled:
+def compiled_step(config: ConfigDict, topology: Topology | Gpus) -> jax.stages.Compiled:
   """Returns a config's step, compiled; raises as `compile_step`."""
-  sharding = make_sharding(config.mesh, config.rules, topology.devices())
-  execution = execution_lib.resolve(config.execution, "tpu", sharding)
-  jitted, arguments = _STEPS[config.compile.step](config, architecture(config.model), execution)
+  lowered, _ = lowered_step(config, topology)
   with _memory_errors():
-    return jitted.lower(*arguments).compile()
+    return lowered.compile()
 
 
-def _lower_for_gpus(config: ConfigDict, gpus: Gpus) -> dict[str, Any]:
-  """Lowers the step for CUDA on a mesh of simulated devices, and says what that does not tell."""
-  sharding = make_sharding(config.mesh, config.rules, gpus.devices())
-  model, execution = architecture(config.model), execution_lib.resolve(config.execution, "gpu", sharding)
-  jitted, arguments = _STEPS[config.compile.step](config, model, execution)
+def lowered_step(config: ConfigDict, topology: Topology | Gpus) -> tuple[jax.stages.Lowered, Any]:
+  """Returns a config's step, lowered for a topology, and the shapes of its arguments."""
+  sharding = make_sharding(config.mesh, config.rules, topology.devices())
+  execution = execution_lib.resolve(config.execution, topology.platform, sharding, capability=topology.capability,
+                                    max_segments=config.compile.segments)
+  jitted, arguments = _STEPS[config.compile.step](config, architecture(config.model), execution)
+  if topology.platform == "tpu":
+    return jitted.lower(*arguments), arguments
+  from agentbank_jax.kernels.cudnn import as_if_on
   try:
-    jitted.trace(*arguments).lower(lowering_platforms=("cuda",))
-  except (ValueError, NotImplementedError) as e:  # what jax raises for an operation that a platform lacks
-    raise UserError(f"{gpus}: the step cannot be lowered for CUDA with execution.attention = {execution.attention!r}: "
-                    f"{' '.join(str(e).split())[:200]}") from e
+    with as_if_on(topology.capability):
+      return jitted.trace(*arguments).lower(lowering_platforms=("cuda",)), arguments
+  except (ValueError, NotImplementedError) as e:  # what jax raises for what a platform lacks
+    raise UserError(f"{topology}: the step cannot be lowered for CUDA with execution.attention = "
+                    f"{execution.attention!r}: {' '.join(str(e).split())[:200]}") from e
+
+
+def _only_lower(config: ConfigDict, gpus: Gpus) -> dict[str, Any]:
+  """Lowers the step for CUDA on a mesh of simulated devices, and says what that does not tell."""
+  _, arguments = lowered_step(config, gpus)
   per_gpu = lambda a: math.prod(a.sharding.shard_shape(a.shape)) * a.dtype.itemsize
   arguments = sum(map(per_gpu, jax.tree.leaves(arguments))) / GIB
   fits = False if arguments > gpus.hbm_gib else None
-  result = {"topology": str(gpus), "chips": gpus.chips, "step": config.compile.step, "parameters": num_params(model),
-            "hbm_gib": gpus.hbm_gib, "fits": fits, "parts_gib": {"arguments": round(arguments, 2)},
-            "checked": _GPU_CHECKED, "not_checked": _GPU_NOT_CHECKED}
+  result = {"topology": str(gpus), "chips": gpus.chips, "step": config.compile.step,
+            "parameters": num_params(architecture(config.model)), "hbm_gib": gpus.hbm_gib, "fits": fits,
+            "parts_gib": {"arguments": round(arguments, 2)}, "checked": _LOWERED, "not_checked": _NOT_LOWERED}
   print_table(Table(f"{config.compile.step} step on {gpus}: lowered for CUDA, not compiled", ("per GPU", ""), [
       ["arguments", f"{arguments:.2f} GiB of {gpus.hbm_gib} GiB" + (": does not fit" if fits is False else "")],
-      ["checked", _GPU_CHECKED], ["not checked", _GPU_NOT_CHECKED]], prose=True))
+      ["checked", _LOWERED], ["not checked", _NOT_LOWERED]], prose=True))
   return result
 
 
@@ -213,28 +234,28 @@ def _needed(reason: str) -> float | None:
   return float(match[1]) if match else None
 
 
-def _estimate(config: ConfigDict, model: LlamaConfig, topology: Topology, program: Program,
+def _estimate(config: ConfigDict, model: LlamaConfig, topology: Topology | Gpus, program: Program,
               rows: int) -> dict[str, Any]:
   """A roofline: what the chips' peak and their links allow at best. No such speed was measured."""
   length = config.data.seq_len
   keys = (length + 1) / 2 if model.sliding_window is None else min((length + 1) / 2, model.sliding_window)
   per_token = flops.train_flops_per_token(model, keys)
-  peak = flops.PEAK_FLOPS[topology.generation.device_kind]
+  peak = flops.PEAK_FLOPS[topology.device_kind]
   compute = rows * length * per_token / (topology.chips * peak)
   within = sum(t.bytes for kind, t in program.traffic.items() if not kind.endswith(SLICES))
-  links = within / (topology.generation.ici_gb_s * 1e9)
+  links = within / (topology.link_gb_s * 1e9) if topology.link_gb_s else 0.0
   seconds = max(compute, links)
   return {"note": "a roofline, not a measurement: compute at the chips' peak, collectives at the links' full rate, "
-                  "overlapping wholly, the network between slices left out; rows full of one trajectory",
+                  "overlapping wholly, the network between slices or machines left out; rows full of one trajectory",
           "model_flops_per_token": per_token, "compute_seconds": compute, "link_seconds": links,
           "step_seconds_at_least": seconds, "tokens_per_second_per_chip_at_most":
             rows * length / seconds / topology.chips, "formula": flops.FORMULA}
 
 
-def _print(result: dict[str, Any], topology: Topology) -> None:
+def _print(result: dict[str, Any], topology: Topology | Gpus) -> None:
   peak = result["peak_hbm_gib"] if result["fits"] else result["peak_hbm_gib_as_suggested"]
-  rows = [["peak memory", f"{peak:.2f} GiB of {topology.generation.hbm_gib} GiB per chip, "
-                          f"{topology.generation.hbm_gib - peak:.2f} to spare"]]
+  rows = [["peak memory", f"{peak:.2f} GiB of {topology.hbm_gib} GiB per chip, "
+                          f"{topology.hbm_gib - peak:.2f} to spare"]]
   rows += [[name, f"{gib:.2f} GiB"] for name, gib in result["parts_gib"].items()]
   each = "in all" if result["step"] == "train" else "for each token"  # how often decoding turns, the data decide
   rows += [[kind, f"{t['count']:,} of {t['bytes'] / GIB:.2f} GiB {each}"] for kind, t in result["collectives"].items()]
@@ -244,4 +265,5 @@ def _print(result: dict[str, Any], topology: Topology) -> None:
                  f"(compute {e['compute_seconds']:.2f}, links {e['link_seconds']:.2f}), at most "
                  f"{math.floor(e['tokens_per_second_per_chip_at_most']):,} tokens/s per chip"])
   rows.append(["compiled in", f"{result['compile_seconds']:.0f} s"])
+  rows += [["not checked", result["not_checked"]]] if "not_checked" in result else []
   print_table(Table(f"{result['step']} step on {topology}", ("per chip", ""), rows, prose=True))

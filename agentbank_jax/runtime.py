@@ -23,7 +23,7 @@ def _platforms() -> str:
   dev = pathlib.Path("/dev")
   if importlib.util.find_spec("libtpu") and (any(dev.glob("accel*")) or any(dev.glob("vfio/[0-9]*"))):
     return "tpu,cpu"
-  if (dev / "nvidiactl").exists() and importlib.util.find_spec("jax_cuda12_plugin"):
+  if (dev / "nvidiactl").exists() and any(map(importlib.util.find_spec, ("jax_cuda12_plugin", "jax_cuda13_plugin"))):
     return "cuda,cpu"
   return "cpu"
 

@@ -1,10 +1,9 @@
-"""Machines that nobody has at hand: TPU pods, described well enough for the TPU compiler, and GPUs, for lowering alone.
+"""Machines that nobody has at hand: TPU pods, described well enough for the TPU compiler, and (in `gpus`) GPUs.
 
 Figures per chip are the maker's (cloud.google.com/tpu/docs, "system architecture"); memory is what the compiler lets a
 program have, which is less than what is built in.
 """
 
-import contextlib
 import dataclasses
 import importlib.util
 import math
@@ -12,6 +11,7 @@ import os
 import re
 
 from agentbank_jax.errors import UserError, did_you_mean
+from agentbank_jax.gpus import KINDS, Gpus
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Generation:
     cores: how many count for a chip in an accelerator type's number ("v5p-16" are 8 chips).
     device_kind: as jax names the chip.
     hbm_gib: memory of a chip that a program may use.
-    ici_gb_s: bandwidth to other chips, GB/s, all links of a chip together.
+    ici_gb_s: bandwidth to other chips, GB/s, all links of a chip together, one way.
   """
 
   name: str
@@ -58,6 +58,21 @@ class Topology:
   generation: Generation
   shape: tuple[int, ...]
   slices: int = 1
+  platform = "tpu"
+  capability = None  # of GPUs
+  compilable = True
+
+  @property
+  def hbm_gib(self) -> float:
+    return self.generation.hbm_gib
+
+  @property
+  def device_kind(self) -> str:
+    return self.generation.device_kind
+
+  @property
+  def link_gb_s(self) -> float:
+    return self.generation.ici_gb_s
 
   @property
   def chips(self) -> int:
@@ -95,44 +110,6 @@ class Topology:
       raise UserError(f"the TPU compiler knows no topology {self}: {' '.join(str(e).split())[:200]}") from e
 
 
-# Memory of a GPU in GiB, as `nvidia-smi` says.
-GPUS = {"a100": 80.0, "h100": 79.65, "h200": 140.4}
-
-
-@dataclasses.dataclass(frozen=True)
-class Gpus:
-  """GPUs of one kind, in any number of machines.
-
-  Attributes:
-    kind: one of `GPUS`.
-    chips: how many.
-  """
-
-  kind: str
-  chips: int
-
-  @property
-  def hbm_gib(self) -> float:
-    return GPUS[self.kind]
-
-  def __str__(self) -> str:
-    return f"{self.kind}-{self.chips}"
-
-  def devices(self) -> list:
-    """Returns simulated CPU devices in their place.
-
-    Raises:
-      UserError: jax has started with fewer.
-    """
-    import jax
-    with contextlib.suppress(RuntimeError):  # jax has started: then what it has must do
-      jax.config.update("jax_num_cpu_devices", self.chips)
-    devices = jax.devices("cpu")[:self.chips]
-    if len(devices) < self.chips:
-      raise UserError(f"{self}: jax has started with {len(devices)} simulated devices")
-    return devices
-
-
 def parse_topology(text: str) -> Topology | Gpus:
   """Reads "v5e:4x4", "v5e-16" (as ordered), "2xv5e:4x4" (two slices) or "h100-8" (GPUs).
 
@@ -141,12 +118,12 @@ def parse_topology(text: str) -> Topology | Gpus:
   Raises:
     UserError: no such topology, with an example of the right form.
   """
-  if (match := re.fullmatch(rf"({'|'.join(GPUS)})-([1-9]\d*)", text)):
+  if (match := re.fullmatch(rf"({'|'.join(KINDS)})-([1-9]\d*)", text)):
     return Gpus(match[1], int(match[2]))
   match = re.fullmatch(r"(?:(\d+)x)?(v\d+[a-z]*)(?::(\d+(?:x\d+)*)|-(\d+))", text)
   if not match:
     raise UserError(f"topology {text!r} is not of the form v5e:4x4, v5p-16, 2xv6e:4x4 or h100-8 "
-                    f"(GPUs: {', '.join(GPUS)})")
+                    f"(GPUs: {', '.join(KINDS)})")
   slices, name, grid, number = match.groups()
   if name not in GENERATIONS:
     raise UserError(f"unknown kind of TPU {name!r} in topology {text!r}{did_you_mean(name, GENERATIONS)} "

@@ -21,6 +21,7 @@ from agentbank_jax.checkpoint import Checkpoints
 from agentbank_jax.convert.peft import write_adapter
 from agentbank_jax.errors import Interrupted, UserError
 from agentbank_jax.goodput import Goodput
+from agentbank_jax.kernels.parity import check_kernel
 from agentbank_jax.metrics import MetricsLog, Throughput
 from agentbank_jax.models import execution as execution_lib
 from agentbank_jax.models import lora
@@ -64,7 +65,8 @@ class Trainer:
     sharding = None
     if jax.device_count() > 1:
       sharding = make_sharding(config.mesh, config.rules)
-    self.execution = execution_lib.resolve(config.execution, jax.default_backend(), sharding)
+    self.execution = execution_lib.resolve(config.execution, jax.default_backend(), sharding,
+                                           max_segments=self.dataset.max_segments)
     _check_settings(config, self.execution, self.dataset)
     # Which of the equal blocks of a batch this process's devices hold: processes that hold one together read it both.
     self.reader, self.readers = distributed.batch_block(sharding.named("batch")) if sharding else (0, 1)
@@ -74,6 +76,10 @@ class Trainer:
     self.tx = make_optimizer(config.optim, self.schedule)
     self.train_step = steps.jit_train_step(self.model, self.execution, self.tx, self.schedule,
                                            config.data.micro_batches)
+    self.kernel_error = check_kernel(self.execution, self.model)
+    if self.kernel_error is not None and jax.process_index() == 0:
+      print(f"execution.attention = {self.execution.attention}: within {self.kernel_error:.2%} of the full score "
+            "matrix on this device", flush=True)
     self.eval_step = jax.jit(steps.make_eval_step(self.model, self.execution, self.dataset.max_segments))
     self.rates = Throughput(self.model, jax.device_count(),
                             flops.peak_flops(jax.devices()[0].device_kind, config.train.peak_flops))
@@ -113,6 +119,7 @@ class Trainer:
         "flops_formula": flops.FORMULA,
         "execution": {f.name: getattr(self.execution, f.name) for f in dataclasses.fields(self.execution)
                       if f.name != "sharding"},
+        "attention_error": self.kernel_error,  # of its kernel, measured at the start
         "goodput": spent,
     }
 

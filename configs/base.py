@@ -67,9 +67,10 @@ def training() -> ConfigDict:
   config.train.write_adapter = True  # under LoRA: the adapter's folder too, in PEFT's format
   config.train.peak_flops = optional(float)  # of one device, for MFU; None: by the table in agentbank_jax/flops.py
 
-  # What `agentbank compile` compiles, and for which TPUs; training does not read it.
+  # What `agentbank compile` compiles, and for which TPUs or GPUs; training does not read it.
   config.compile = ConfigDict()
-  config.compile.topology = ""  # v5e:4x4, v5p-16, 2xv6e:8x8 ...; --topology sets it
+  config.compile.topology = ""  # v5e:4x4, v5p-16, 2xv6e:8x8, h100-8 ...; --topology sets it
+  config.compile.segments = 64  # conversations of a row at most; cuDNN's attention keeps memory for so many
   config.compile.step = "train"  # train | decode: the sampling engine's chunk of steps
   config.compile.suggest = True  # where it does not fit: look for the nearest change that does
   config.compile.slots = 64  # decode: conversations at once ...
@@ -119,7 +120,7 @@ def execution_and_mesh(config: ConfigDict) -> None:
   """Adds how a model is run and cut: the same for training and sampling."""
   config.execution = ConfigDict()
   config.execution.layers = "auto"  # scan | unroll
-  config.execution.attention = "auto"  # full | blocked | splash (TPU) | triton (GPU)
+  config.execution.attention = "auto"  # full | blocked | splash (TPU) | cudnn, triton (GPU)
   config.execution.matmul = "auto"  # native | cpu
   config.execution.remat = "none"  # none | dots | attention | full: what is not kept for the backward pass
   config.execution.compute_dtype = "float32"  # float32 | bfloat16; parameters are float32 in training

@@ -15,6 +15,7 @@ from tiny_models import TINY, execution, mesh
 from agentbank_jax import compile as compile_lib
 from agentbank_jax import optim, savers, state, step
 from agentbank_jax.errors import UserError
+from agentbank_jax.gpus import KINDS, Gpus
 from agentbank_jax.hlo import SLICES, Traffic, collectives
 from agentbank_jax.models.config import num_params
 from agentbank_jax.sharding import make_sharding
@@ -167,11 +168,16 @@ def test_where_nothing_fits_there_is_no_suggestion():
 # ---- the verb --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind, attention", [("train", "auto"), ("train", "triton"), ("decode", "auto")])
-def test_gpus_are_lowered_for_and_what_that_leaves_open_is_said(kind, attention, tmp_path, capsys):
+@pytest.fixture
+def no_gpu_compiler(monkeypatch):
+  monkeypatch.setattr(Gpus, "compilable", False)
+
+
+@pytest.mark.parametrize("kind, attention", [("train", "cudnn"), ("train", "triton"), ("decode", "auto")])
+def test_without_their_compiler_gpus_are_lowered_for(kind, attention, no_gpu_compiler, tmp_path, capsys):
   config = savers.changed(train_tiny.get_config(), {
       "compile.topology": "h100-8", "data.seq_len": 256, "compile.step": kind, "compile.slots": 8,
-      "execution.attention": attention})
+      "execution.attention": attention, "execution.compute_dtype": "bfloat16"})
   summary = compile_lib.run(config, tmp_path)
   assert summary["fits"] is None and "temporaries" in summary["not_checked"]
   assert "not compiled" in capsys.readouterr().out
@@ -179,7 +185,16 @@ def test_gpus_are_lowered_for_and_what_that_leaves_open_is_said(kind, attention,
     compile_lib.run(savers.changed(config, {"compile.topology": "h100-16"}), tmp_path)
 
 
-def test_a_kernel_that_gpus_lack_is_told(tmp_path):
+@pytest.mark.parametrize("name, kernel", [("h100-8", True), ("a100-8", False)])
+def test_the_kernel_that_is_lowered_is_the_gpus_own(name, kernel, no_gpu_compiler):
+  """cuDNN's, forward and backward, on a GPU that can; and the segments come to it, so it is no plain causal one."""
+  config = savers.changed(train_tiny.get_config(), {"data.seq_len": 256, "execution.compute_dtype": "bfloat16"})
+  text = compile_lib.lowered_step(config, parse_topology(name))[0].as_text()
+  assert ("__cudnn$fmhaSoftmaxBackward" in text) == ("__cudnn$fmhaSoftmax(" in text) == kernel
+  assert text.count("max_seg_per_batch\\22: 64") == (2 if kernel else 0)
+
+
+def test_a_kernel_that_gpus_lack_is_told(no_gpu_compiler, tmp_path):
   config = savers.changed(train_tiny.get_config(), {
       "compile.topology": "h100-8", "data.seq_len": 256, "execution.attention": "splash"})
   with pytest.raises(UserError, match="h100-8: .*splash"):
@@ -205,15 +220,61 @@ def tpu_compiler():
 
 
 @pytest.fixture
-def compiled(tmp_path, tpu_compiler):
+def compile_for(tmp_path):
   """Returns a function that compiles a small model for a topology; its summary comes back."""
-  def compile_for(topology, *flags):
+  def run(topology, *flags):
     result = compile_cli(tmp_path, "--config=configs/train_tiny.py", f"--topology={topology}",
-                         "--config.model.overrides.head_dim=128", "--config.data.seq_len=512", *flags)
+                         "--config.model.overrides.head_dim=128", "--config.data.seq_len=512",
+                         "--config.data.batch_size=16", *flags)
     assert result.returncode == 0, result.stderr
     return json.loads((tmp_path / "summary.json").read_text())
 
+  return run
+
+
+@pytest.fixture
+def compiled(compile_for, tpu_compiler):
   return compile_for
+
+
+@pytest.fixture
+def gpu_compiler():
+  if not parse_topology("h100-8").compilable:
+    pytest.skip("no GPU compiler: pip install 'agentbank-jax[gpu]'")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("attention", ["cudnn", "triton", "blocked"])
+def test_gpus_are_compiled_for(compile_for, gpu_compiler, attention):
+  summary = compile_for("h100-16", f"--config.execution.attention={attention}",
+                        "--config.execution.compute_dtype=bfloat16")
+  assert summary["fits"] and 0 < summary["peak_hbm_gib"] < 1 and summary["collectives"]["all-gather"]["count"] > 4
+  assert "only a GPU at hand" in summary["not_checked"]
+
+
+@pytest.mark.slow
+def test_decoding_is_compiled_for_gpus(compile_for, gpu_compiler):
+  summary = compile_for("a100-8", "--config.compile.step=decode", "--config.compile.slots=8",
+                        "--config.compile.context=512")
+  assert summary["fits"] and 0 < summary["peak_hbm_gib"] < 1
+
+
+@pytest.mark.slow
+def test_a_model_that_does_not_fit_gpus_is_helped(compile_for, gpu_compiler, monkeypatch):
+  """Of a GPU jax takes what XLA_PYTHON_CLIENT_MEM_FRACTION says."""
+  monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.005")  # 0.4 GiB
+  summary = compile_for("h100-8", "--config.data.seq_len=4096", "--config.execution.remat=none")
+  assert not summary["fits"] and "exceeds the 0.4 GiB that jax takes" in summary["reason"]
+  assert summary["peak_hbm_gib"] > 0.4 > summary["peak_hbm_gib_as_suggested"] and summary["suggestion"]
+
+
+def test_what_jax_takes_of_a_gpu_is_known(monkeypatch):
+  monkeypatch.delenv("XLA_PYTHON_CLIENT_MEM_FRACTION", raising=False)
+  gpus = parse_topology("h200-16")
+  assert gpus.hbm_gib == pytest.approx(0.75 * KINDS["h200"].memory_bytes / 2**30, abs=0.01) and gpus.chips == 16
+  monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "much")
+  with pytest.raises(UserError, match="MEM_FRACTION is 'much'"):
+    gpus.hbm_gib  # noqa: B018
 
 
 @pytest.mark.slow

@@ -245,10 +245,11 @@ def test_resolve_knows_the_platforms_and_refuses_the_rest():
   config = training().execution
   assert resolve(config, "cpu").layers == "unroll" and resolve(config, "tpu").layers == "scan"
   for platform in ("cpu", "gpu", "tpu"):
-    assert "auto" not in dataclasses.astuple(resolve(config, platform))
+    assert "auto" not in dataclasses.astuple(resolve(config, platform, capability=(9, 0)))
   for name, value, message in [
       ("layers", "loop", "execution.layers is 'loop'; choose one of scan, unroll or auto"),
-      ("attention", "flash", "choose one of full, blocked, splash, splash_interpret, triton, triton_interpret or auto"),
+      ("attention", "flash", "choose one of full, blocked, splash, splash_interpret, cudnn, triton, triton_interpret "
+       "or auto"),
       ("matmul", "gpu", "choose one of native, cpu or auto"),
       ("remat", "auto", "choose one of none, dots, attention, full$"),
       ("compute_dtype", "float16", "choose one of float32, bfloat16$"),

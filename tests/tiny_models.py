@@ -16,9 +16,9 @@ FIELDS = ("tokens", "targets", "loss_mask", "segment_ids", "positions")
 
 
 def execution(layers="scan", attention="full", matmul="native", remat="none", compute_dtype="float32", loss_chunk=64,
-              query_block=16, splash_block=128, sharding=None):
+              query_block=16, splash_block=128, sharding=None, max_segments=None):
   return Execution(layers, attention, matmul, remat, compute_dtype, loss_chunk, query_block, splash_block,
-                   sharding)
+                   sharding, max_segments)
 
 
 def mesh(**shape):

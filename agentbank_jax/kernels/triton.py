@@ -1,8 +1,7 @@
 """JAX's flash attention for GPUs, a Pallas kernel by way of Triton, over packed rows on a mesh.
 
-It takes segment ids, so packed rows cost no more than one conversation. cuDNN's flash attention, as JAX offers it, has
-lengths or an explicit mask of L x L for every row instead; tokamax's is under heavy development. This kernel has no
-sliding window and wants keys for every query head: a window is refused, grouped heads' keys are repeated.
+It takes segment ids, and runs on GPUs that are too old for cuDNN's packed rows (`kernels.cudnn`). It has no sliding
+window and wants keys for every query head: a window is refused, grouped heads' keys are repeated.
 
 Letter key: B batch, L length, N query heads, K key/value heads, H head size.
 """

@@ -2,19 +2,22 @@
 
 import dataclasses
 
+import jax
+
 from agentbank_jax.errors import UserError
 from agentbank_jax.sharding import Sharding
 
 # What "auto" means on each platform. Scanning over stacked layers keeps a pod's compile time flat in depth
-# but costs XLA:CPU half its speed (each layer's slice and its gradient are copied).
+# but costs XLA:CPU half its speed (each layer's slice and its gradient are copied). On a GPU that cuDNN's attention
+# does not run on, attention is blocked instead, and the reason is printed.
 AUTO = {
     "cpu": {"layers": "unroll", "attention": "blocked", "matmul": "cpu"},
-    "gpu": {"layers": "scan", "attention": "blocked", "matmul": "native"},
+    "gpu": {"layers": "scan", "attention": "cudnn", "matmul": "native"},
     "tpu": {"layers": "scan", "attention": "splash", "matmul": "native"},
 }
 CHOICES = {
     "layers": ("scan", "unroll"),
-    "attention": ("full", "blocked", "splash", "splash_interpret", "triton", "triton_interpret"),
+    "attention": ("full", "blocked", "splash", "splash_interpret", "cudnn", "triton", "triton_interpret"),
     "matmul": ("native", "cpu"),
     "remat": ("none", "dots", "attention", "full"),
     "compute_dtype": ("float32", "bfloat16"),
@@ -37,6 +40,7 @@ class Execution:
     query_block: rows of scores that "blocked" attention computes at one time.
     splash_block: queries, and keys, of one block of "splash" attention.
     sharding: mesh and rules, or None on one device.
+    max_segments: conversations that a row may hold, for the kernel that must know ("cudnn"); None: any number.
   """
 
   layers: str
@@ -48,23 +52,28 @@ class Execution:
   query_block: int
   splash_block: int
   sharding: Sharding | None = None
+  max_segments: int | None = None
 
   def shards(self, axis: str) -> int:
     """Returns into how many parts a logical axis is cut; 1 on one device."""
     return 1 if self.sharding is None else self.sharding.shards(axis)
 
 
-def resolve(config, platform: str, sharding: Sharding | None = None) -> Execution:
+def resolve(config, platform: str, sharding: Sharding | None = None, *, max_segments: int | None = None,
+            capability: tuple[int, int] | None = None) -> Execution:
   """Returns the execution a config's section asks for, "auto" replaced by what suits `platform`.
 
   Args:
-    config: mapping with every field of `Execution` but `sharding`.
+    config: mapping with every field of `Execution` but `sharding` and `max_segments`.
     platform: "cpu", "gpu" or "tpu".
+    capability: compute capability of the GPU, (9, 0); None: of the one at hand.
 
   Raises:
     UserError: a value that is not one of `CHOICES`.
   """
-  values = {f.name: config[f.name] for f in dataclasses.fields(Execution) if f.name != "sharding"}
+  given = ("sharding", "max_segments")
+  values = {f.name: config[f.name] for f in dataclasses.fields(Execution) if f.name not in given}
+  automatic = values["attention"] == "auto"
   for name, choices in CHOICES.items():
     if values[name] == "auto" and name in AUTO[platform]:
       values[name] = AUTO[platform][name]
@@ -74,4 +83,23 @@ def resolve(config, platform: str, sharding: Sharding | None = None) -> Executio
   for name in ("loss_chunk", "query_block", "splash_block"):
     if values[name] < 1:
       raise UserError(f"execution.{name} is {values[name]}; it must be at least 1")
-  return Execution(**values, sharding=sharding)
+  execution = Execution(**values, sharding=sharding, max_segments=max_segments)
+  if automatic and platform == "gpu" and (reason := _keeps_from_cudnn(execution, capability)):
+    if jax.process_index() == 0:
+      print(f"execution.attention = auto is blocked here: {reason}", flush=True)
+    execution = dataclasses.replace(execution, attention="blocked")
+  return execution
+
+
+def _keeps_from_cudnn(execution: Execution, capability: tuple[int, int] | None) -> str | None:
+  """Returns why cuDNN's attention cannot be used, or None."""
+  if capability is None:
+    capability = tuple(map(int, jax.local_devices(backend="gpu")[0].compute_capability.split(".")))
+  if capability < (9, 0):
+    return (f"cuDNN's attention takes packed rows from compute capability 9.0 on, this GPU has "
+            f"{'.'.join(map(str, capability))}")
+  if execution.compute_dtype != "bfloat16":
+    return f"cuDNN's attention computes in bfloat16, execution.compute_dtype is {execution.compute_dtype}"
+  if execution.shards("length") > 1:
+    return "cuDNN's attention takes whole rows, mesh.context cuts them"
+  return None
