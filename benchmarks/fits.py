@@ -1,11 +1,12 @@
-"""Which shipped config fits which TPUs: compiles each for its topologies and prints README's table.
+"""Which shipped config fits which TPUs and GPUs: compiles each for its topologies and prints README's table.
 
   python benchmarks/fits.py                              # all, some minutes each; what is in results/ is not done again
   python benchmarks/fits.py --only=samoyed_7b,lora_7b
   python benchmarks/fits.py --table                      # what is in results/, nothing compiled
   python benchmarks/fits.py --plan                       # steps, tokens and hours of each config on AgentBank
 
-Needs the TPU compiler (pip install 'agentbank-jax[tpu]') and no TPU. Appends to benchmarks/results/fits.jsonl.
+Needs the compilers (pip install 'agentbank-jax[tpu,gpu]'), and neither TPU nor GPU. Appends to
+benchmarks/results/fits.jsonl.
 """
 
 import datetime
@@ -30,20 +31,21 @@ ONLY = flags.DEFINE_list("only", [], "configs; all where none is named")
 PLAN = flags.DEFINE_bool("plan", False, "print what tuning on AgentBank takes, compile nothing")
 TABLE = flags.DEFINE_bool("table", False, "print the table of what is there, compile nothing")
 
-# Config -> topologies, one of each generation, the first the one that its docstring names; with changes of the config
-# where there are more chips than rows at a time.
+# Config -> topologies, one of each generation of TPUs, the first the one that its docstring names, and GPUs; with
+# changes of the config where there are more chips than rows at a time, or fewer.
 TOPOLOGIES = {
-    "samoyed_7b": ("v5e-16", "v5e-16 data.batch_size=16 data.micro_batches=1", "v4-32", "v5p-16", "v6e-16"),
-    "samoyed_7b_v5e8": ("v5e-8", "v4-16", "v5p-16", "v6e-8"),
-    "samoyed_13b": ("v5p-16", "v6e-16", "v5e-32 data.micro_batches=2", "v4-32"),
-    "samoyed_70b": ("v5p-128", "v6e-64", "v5e-256 mesh.context=4", "v4-256 mesh.context=2"),
-    "lora_7b": ("v5e-4", "v4-8", "v5p-8", "v6e-4"),
-    "long_7b": ("v5p-32", "v6e-16", "v4-32", "v5e-64 data.micro_batches=1 mesh.context=8"),
-    "lora_13b": ("v5e-8", "v4-8", "v5p-8", "v6e-4"),
-    "codellama_7b": ("v5e-16", "v4-32", "v5p-16", "v6e-16"),
-    "llama3_8b": ("v5e-16", "v4-32", "v5p-16", "v6e-16"),
-    "mistral_7b": ("v5e-16", "v4-32", "v5p-16", "v6e-16"),
-    "qwen2_5_7b": ("v5e-16", "v4-32", "v5p-16", "v6e-16"),
+    "samoyed_7b": ("v5e-16", "v5e-16 data.batch_size=16 data.micro_batches=1", "v4-32", "v5p-16", "v6e-16", "h100-8",
+                   "a100-8"),
+    "samoyed_7b_v5e8": ("v5e-8", "v4-16", "v5p-16", "v6e-8", "h100-4"),
+    "samoyed_13b": ("v5p-16", "v6e-16", "v5e-32 data.micro_batches=2", "v4-32", "h100-8"),
+    "samoyed_70b": ("v5p-128", "v6e-64", "v5e-256 mesh.context=4", "v4-256 mesh.context=2", "h100-64", "h200-32"),
+    "lora_7b": ("v5e-4", "v4-8", "v5p-8", "v6e-4", "h100-1"),
+    "long_7b": ("v5p-32", "v6e-16", "v4-32", "v5e-16", "h100-8 mesh.context=1"),
+    "lora_13b": ("v5e-8", "v4-8", "v5p-8", "v6e-4", "h100-2"),
+    "codellama_7b": ("v5e-16", "v4-32", "v5p-16", "v6e-16", "h100-8"),
+    "llama3_8b": ("v5e-16", "v4-32", "v5p-16", "v6e-16", "h100-8"),
+    "mistral_7b": ("v5e-16", "v4-32", "v5p-16", "v6e-16", "h100-8"),
+    "qwen2_5_7b": ("v5e-16", "v4-32", "v5p-16", "v6e-16", "h100-8"),
 }
 
 # AgentBank's trajectories (arXiv:2410.07706). How long they are nobody has published: 1,000 tokens is assumed, which is
@@ -75,7 +77,7 @@ def results() -> dict[tuple[str, str, str], dict]:
 
 def table(found: dict[tuple[str, str, str], dict]) -> str:
   """Returns the results as Markdown, in the order of `TOPOLOGIES`."""
-  lines = ["| config | TPUs | chips | GiB per chip, of | fits | compiled in |", "|---|---|---|---|---|---|"]
+  lines = ["| config | machine | chips | GiB per chip, of | fits | compiled in |", "|---|---|---|---|---|---|"]
   for config, topology, changes in jobs():
     if row := found.get((config, topology, changes)):
       peak = "?" if row["peak_hbm_gib"] is None else f"{row['peak_hbm_gib']:.2f}"

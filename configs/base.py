@@ -137,7 +137,7 @@ def execution_and_mesh(config: ConfigDict) -> None:
       "length": "context",
       "layers": None,
       "vocab": "tensor",
-      "embed": "fsdp",
+      "embed": ("fsdp", "context"),
       "heads": "tensor",
       "kv_heads": "tensor",
       "mlp": "tensor",

@@ -1,6 +1,7 @@
 """Meshes and rules: what cannot be is told, what can is cut as it says; checkpoints cross meshes."""
 
 import dataclasses
+import math
 
 import jax
 from jax.sharding import PartitionSpec
@@ -63,12 +64,23 @@ def test_specs_are_what_the_rules_say():
   cut = mesh(data=2, fsdp=2, tensor=2)
   assert cut.spec(("batch", "length", None)) == PartitionSpec(("data", "fsdp"), "context", None)
   shardings = llama.param_shardings(TINY, cut)
-  assert shardings["embed"]["embedding"].spec == PartitionSpec("tensor", "fsdp")
-  assert shardings["layers"]["attention"]["q"]["kernel"].spec == PartitionSpec(None, "fsdp", "tensor")
-  assert shardings["layers"]["attention"]["o"]["kernel"].spec == PartitionSpec(None, "tensor", "fsdp")
-  assert shardings["layers"]["mlp"]["down"]["kernel"].spec == PartitionSpec(None, "tensor", "fsdp")
+  assert shardings["embed"]["embedding"].spec == PartitionSpec("tensor", ("fsdp", "context"))
+  assert shardings["layers"]["attention"]["q"]["kernel"].spec == PartitionSpec(None, ("fsdp", "context"), "tensor")
+  assert shardings["layers"]["attention"]["o"]["kernel"].spec == PartitionSpec(None, "tensor", ("fsdp", "context"))
+  assert shardings["layers"]["mlp"]["down"]["kernel"].spec == PartitionSpec(None, "tensor", ("fsdp", "context"))
   assert shardings["norm"]["scale"].is_fully_replicated
   assert hash(cut) == hash(mesh(data=2, fsdp=2, tensor=2)) and cut == mesh(data=2, fsdp=2, tensor=2)
+
+
+@pytest.mark.parametrize("shape", [dict(fsdp=8), dict(fsdp=2, context=4), dict(context=4, tensor=2)], ids=str)
+def test_no_device_keeps_more_than_its_share_of_the_matrices(shape):
+  """Axes that cut rows, or their length, cut what is kept of the model too."""
+  layers = llama.param_shardings(TINY, mesh(**shape))["layers"]
+  shapes = llama.abstract_params(TINY)["layers"]
+  for part, names in (("attention", "qkvo"), ("mlp", ("gate", "up", "down"))):
+    for name in names:
+      whole = shapes[part][name]["kernel"].shape
+      assert math.prod(layers[part][name]["kernel"].shard_shape(whole)) == math.prod(whole) // 8
 
 
 @pytest.mark.parametrize(

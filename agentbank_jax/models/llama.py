@@ -182,10 +182,11 @@ class Llama(nnx.Module):
       return table_VD[tokens_BL]
     # Each device looks up the tokens of all devices in its own part of D, and then they exchange: no device ever holds
     # the whole table, nor its gradient.
-    among = tuple(axis for axis in sharding.axes("batch") if axis not in sharding.axes("embed"))
-    cut = lambda x, *axes: jax.lax.with_sharding_constraint(
-        x, jax.NamedSharding(sharding.mesh, jax.P(among or None, *sharding.spec(axes))))
-    x_BLD = cut(table_VD[cut(tokens_BL, "length")], "length", "embed")
+    embed = sharding.axes("embed")
+    apart = lambda name: tuple(axis for axis in sharding.axes(name) if axis not in embed) or None
+    cut = lambda x, *more: jax.lax.with_sharding_constraint(
+        x, jax.NamedSharding(sharding.mesh, jax.P(apart("batch"), apart("length"), *more)))
+    x_BLD = cut(table_VD[cut(tokens_BL)], embed or None)
     return constrain(x_BLD, execution, "batch", "length", "act_embed")
 
   def head_kernel(self, execution: Execution):
