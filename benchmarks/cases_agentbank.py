@@ -21,26 +21,33 @@ def setup(case: dict):
   """Returns (a function that runs the case once, tokens of a run)."""
   config = training()
   config.execution.compute_dtype = case["dtype"]
-  execution = execution_lib.resolve(config.execution, jax.default_backend())
+  if case["kind"] == "train_published":
+    config.execution.update(attention=case["attention"], remat="full" if case["remat"] else "none", loss_chunk=512)
+  execution = execution_lib.resolve(config.execution, jax.default_backend(), max_segments=1)
+  if case["kind"] == "train_published":
+    return _train_step(preset(case["preset"]), config, execution, case["batch"], case["length"])
   return {"train": _train, "generate": _generate, "episode": _episode}[case["kind"]](case, config, execution)
 
 
 def _train(case: dict, config, execution):
-  model, batch = preset(case["size"]), SIZES[case["size"]]["batch"]
+  return _train_step(preset(case["size"]), config, execution, SIZES[case["size"]]["batch"], LENGTH)
+
+
+def _train_step(model, config, execution, batch: int, length: int):
   schedule = optim.make_schedule(config.optim, 1000)
   tx = optim.make_optimizer(config.optim, schedule)
   train_step = jax.jit(step.make_train_step(model, execution, tx, schedule, 1), donate_argnums=0)
-  ids = np.random.default_rng(0).integers(0, model.vocab_size, (batch, LENGTH + 1)).astype(np.int32)
-  rows = {"tokens": ids[:, :-1], "targets": ids[:, 1:], "loss_mask": np.ones((batch, LENGTH), bool),
-          "segment_ids": np.ones((batch, LENGTH), np.int32),
-          "positions": np.broadcast_to(np.arange(LENGTH, dtype=np.int32), (batch, LENGTH))}
+  ids = np.random.default_rng(0).integers(0, model.vocab_size, (batch, length + 1)).astype(np.int32)
+  rows = {"tokens": ids[:, :-1], "targets": ids[:, 1:], "loss_mask": np.ones((batch, length), bool),
+          "segment_ids": np.ones((batch, length), np.int32),
+          "positions": np.broadcast_to(np.arange(length, dtype=np.int32), (batch, length))}
   now = [state.init_state(model, tx, execution, 0)]
 
   def run():
     now[0], metrics = train_step(now[0], rows)
     return float(metrics["loss"])
 
-  return run, batch * LENGTH
+  return run, batch * length
 
 
 def _engine(case: dict, execution, length: int, chunk: int) -> tuple[Engine, np.random.Generator, int]:

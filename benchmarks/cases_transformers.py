@@ -6,12 +6,23 @@ from sizes import ACTION, LENGTH, NEW, OBSERVATION, PROMPT, SIZES, TURNS
 import torch
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 
+from agentbank_jax.models.hf_config import to_hf
+from agentbank_jax.models.presets import preset
+
 torch.set_num_threads(int(os.environ["THREADS"]))
 
 
 def setup(case: dict):
   """Returns (a function that runs the case once, tokens of a run)."""
+  if case["kind"] == "train_published":
+    return _train_published(case)
   return {"train": _train, "generate": _generate, "episode": _episode}[case["kind"]](case, SIZES[case["size"]])
+
+
+def _published(name: str, attention: str) -> LlamaForCausalLM:
+  """A published architecture with random weights, built from the config.json that ours exports."""
+  torch.manual_seed(0)
+  return LlamaForCausalLM(LlamaConfig(**to_hf(preset(name)), attn_implementation=attention))
 
 
 def _model(size: dict) -> LlamaForCausalLM:
@@ -25,20 +36,32 @@ def _model(size: dict) -> LlamaForCausalLM:
 
 def _train(case: dict, size: dict):
   """Forward, backward and AdamW; "bfloat16" is autocast over float32 weights, as the Trainer does for bf16=True."""
-  model = _model(size).train()
+  return _train_step(_model(size), case, torch.randint(0, size["vocab"], (size["batch"], LENGTH)))
+
+
+def _train_published(case: dict):
+  """The same on a GPU, if there is one, for an architecture, rows and recomputation that the case names."""
+  device = "cuda" if torch.cuda.is_available() else "cpu"
+  model = _published(case["preset"], case["attention"]).to(device)
+  if case["remat"]:
+    model.gradient_checkpointing_enable()
+  return _train_step(model, case, torch.randint(0, model.vocab_size, (case["batch"], case["length"]), device=device))
+
+
+def _train_step(model: LlamaForCausalLM, case: dict, ids: torch.Tensor):
+  model.train()
   optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.1, fused=True)
   forward = torch.compile(model) if case.get("compile") else model
-  ids = torch.randint(0, size["vocab"], (size["batch"], LENGTH))
 
   def run():
-    with torch.autocast("cpu", torch.bfloat16, enabled=case["dtype"] == "bfloat16"):
+    with torch.autocast(ids.device.type, torch.bfloat16, enabled=case["dtype"] == "bfloat16"):
       loss = forward(input_ids=ids, labels=ids, use_cache=False).loss
     loss.backward()
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return loss.item()
 
-  return run, size["batch"] * LENGTH
+  return run, ids.numel()
 
 
 def _generate(case: dict, size: dict):

@@ -40,7 +40,7 @@ TOPOLOGIES = {
     "samoyed_13b": ("v5p-16", "v6e-16", "v5e-32 data.micro_batches=2", "v4-32", "h100-8"),
     "samoyed_70b": ("v5p-128", "v6e-64", "v5e-256 mesh.context=4", "v4-256 mesh.context=2", "h100-64", "h200-32"),
     "lora_7b": ("v5e-4", "v4-8", "v5p-8", "v6e-4", "h100-1"),
-    "long_7b": ("v5p-32", "v6e-16", "v4-32", "v5e-16", "h100-8 mesh.context=1"),
+    "long_7b": ("v5p-32", "v6e-16", "v4-32", "v5e-16", "h100-8 mesh.context=1 data.micro_batches=1"),
     "lora_13b": ("v5e-8", "v4-8", "v5p-8", "v6e-4", "h100-2"),
     "codellama_7b": ("v5e-16", "v4-32", "v5p-16", "v6e-16", "h100-8"),
     "llama3_8b": ("v5e-16", "v4-32", "v5p-16", "v6e-16", "h100-8"),
@@ -65,7 +65,8 @@ def compile_one(config: str, topology: str, changes: str) -> dict:
     command = [sys.executable, "-m", "agentbank_jax.cli", "compile", f"--config={HERE.parent}/configs/{config}.py",
                f"--topology={topology}", "--config.compile.suggest=False", f"--workdir={folder}",
                *(f"--config.{change}" for change in changes.split())]
-    subprocess.run(command, check=True, cwd=HERE.parent)
+    if code := subprocess.run(command, cwd=HERE.parent).returncode:
+      raise SystemExit(f"{config} {changes} on {topology}: agentbank compile ended with {code}")
     return json.loads((pathlib.Path(folder) / "summary.json").read_text())
 
 

@@ -1,4 +1,4 @@
-"""Where a result was measured; results are lines of `results/cpu.jsonl`."""
+"""Where a result was measured; results are lines of `results/cpu.jsonl` and `results/gpu.jsonl`."""
 
 import datetime
 import json
@@ -7,15 +7,15 @@ import pathlib
 
 from agentbank_jax.summary import git_revision, versions
 
-_FILE = pathlib.Path(__file__).parent / "results" / "cpu.jsonl"
+_RESULTS = pathlib.Path(__file__).parent / "results"
 
 
-def append(result: dict) -> None:
-  """Adds a result with its date, machine, load, revision and versions."""
-  _FILE.parent.mkdir(exist_ok=True)
+def append(result: dict, kind: str = "cpu") -> None:
+  """Adds a result with its date, machine, load, revision and versions; `kind` names the file."""
+  _RESULTS.mkdir(exist_ok=True)
   about = {"date": datetime.date.today().isoformat(), "machine": f"{_cpu()}, {os.cpu_count()} processors",
            "load": os.getloadavg()[0], "revision": git_revision(), "versions": versions()}
-  with _FILE.open("a") as file:
+  with (_RESULTS / f"{kind}.jsonl").open("a") as file:
     file.write(json.dumps(result | about) + "\n")
 
 

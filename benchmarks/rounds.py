@@ -7,19 +7,15 @@ alike. Printed: median tokens per second, and the median of the rounds' ratios o
 processor time. Appends what it measured to benchmarks/results/cpu.jsonl.
 """
 
-import json
 import os
-import pathlib
 import statistics
-import subprocess
-import sys
 
 from absl import app, flags
 import machine
 import rich.console
 import rich.table
+from side import Side
 
-HERE = pathlib.Path(__file__).parent
 PEER, OURS = "cases_transformers", "cases_agentbank"
 SUITE = flags.DEFINE_list("suite", ["all"], "comma-separated names, or all")
 ROUNDS = flags.DEFINE_integer("rounds", 5, "rounds", lower_bound=1)
@@ -47,39 +43,9 @@ def suites() -> dict[str, list[tuple[str, str, dict]]]:
   return found
 
 
-class Worker:
-  """One side, in a process of its own."""
-
-  def __init__(self, name: str, module: str, case: dict, cpus: list[int]):
-    self.name, self.case = name, case
-    env = dict(os.environ, THREADS=str(len(cpus)), OMP_NUM_THREADS=str(len(cpus)), HF_HUB_OFFLINE="1")
-    self._process = subprocess.Popen([sys.executable, HERE / "worker.py", module], stdin=subprocess.PIPE,
-                                     stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=env,
-                                     preexec_fn=lambda: os.sched_setaffinity(0, cpus))
-    self.tokens = self.ask(op="setup", case=case)["tokens"]
-    self.wall, self.cpu = [], []
-
-  def ask(self, **request):
-    self._process.stdin.write(json.dumps(request) + "\n")
-    self._process.stdin.flush()
-    reply = self._process.stdout.readline()
-    if not reply:
-      raise SystemExit(f"{self.name} died with {self._process.wait()} at {request}")
-    return json.loads(reply)
-
-  def run(self) -> None:
-    reply = self.ask(op="run")
-    self.wall.append(reply["wall"])
-    self.cpu.append(reply["cpu"])
-
-  def close(self) -> None:
-    self._process.stdin.close()
-    self._process.wait()
-
-
 def measure(name: str, sides, cpus: list[int]) -> dict:
   """Runs a suite's rounds, prints its table and returns what was measured."""
-  workers = [Worker(*side, cpus) for side in sides]
+  workers = [Side(*side, cpus) for side in sides]
   for i in range(ROUNDS.value):
     for worker in workers[i % len(workers):] + workers[:i % len(workers)]:
       worker.run()

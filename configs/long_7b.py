@@ -4,7 +4,7 @@
 
 Llama 2 was made for 4,096 positions: a longer reach needs weights that were extended to it, or another rope scaling.
 
-Machine: v5p-32 (16 chips); peak 38.68 GiB of 95.74 per chip (compiled on 2026-11-24). AgentBank's 51,287 trajectories,
+Machine: v5p-32 (16 chips); peak 11.34 GiB of 95.74 per chip (compiled on 2026-11-24). AgentBank's 51,287 trajectories,
 at an assumed 1,000 tokens each: 600 steps, 157M tokens with padding, 0.6 hours at an assumed MFU of 40%.
 `python benchmarks/fits.py --plan` gives these figures, and says what is assumed.
 """
