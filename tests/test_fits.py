@@ -24,7 +24,7 @@ def test_every_line_was_compiled():
 
 
 def test_every_training_config_is_compiled_for_every_generation():
-  configs = {path.stem for path in (ROOT / "configs").glob("*.py") if "config.compile.topology" in path.read_text()}
+  configs = {path.stem for path in (ROOT / "configs").glob("*.py") if "agentbank compile" in path.read_text()}
   assert set(fits.TOPOLOGIES) == configs - {"base"}
   for config, lines in fits.TOPOLOGIES.items():
     machines = [parse_topology(line.split()[0]) for line in lines]
