@@ -82,7 +82,8 @@ def test_pickled_tokenizers_are_safe_too(bpe):
 def test_words_looked_up_give_the_ids_of_the_whole_text(bpe, sp_model):
   for tok in (bpe, load_tokenizer(sp_model)):
     encoder = tok.text_encoder()
-    pairs = [(text, start) for text in TEXTS[:8] + random_texts(300) for start in (True, False)]
+    texts = [*TEXTS[:8], *random_texts(300), "load ▁ ▂ ▃", "a▁ the", "the ▁key ▁▁ x"]  # ▁ is SentencePiece's space
+    pairs = [(text, start) for text in texts for start in (True, False)]
     truth = [encoder.encode(*pair) for pair in pairs]
     assert [ids.tolist() for ids in encoder.encode_batch(pairs)] == truth
     assert [ids.tolist() for ids in encoder.encode_batch(pairs[:4])] == truth[:4]
