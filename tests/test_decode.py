@@ -13,10 +13,12 @@ from agentbank_jax.agents import Reply
 from agentbank_jax.chat import make_renderer
 from agentbank_jax.chat_template import FORMATS
 from agentbank_jax.decode.engine import Engine, Generation
-from agentbank_jax.decode.player import EnginePlayer, engine_player, make_engine_player, params_digest
+from agentbank_jax.decode.player import EnginePlayer, _some_values, engine_player, make_engine_player, params_digest
 from agentbank_jax.decode.sampling import Sampling, in_nucleus, sample
 from agentbank_jax.errors import UserError
 from agentbank_jax.models import llama
+from agentbank_jax.models.config import param_shapes
+from agentbank_jax.models.presets import preset
 from agentbank_jax.tokenizer import train_tokenizer
 from agentbank_jax.trajectory import Turn
 from configs import evaluate
@@ -379,6 +381,15 @@ def test_the_name_tells_weights_apart(plain, chat_params):
   other = jax.tree.map(np.copy, chat_params)
   other["layers"]["mlp"]["up"]["kernel"] *= 1.01
   assert params_digest(other) != params_digest(chat_params)
+
+
+def test_arrays_of_more_than_2_to_the_31_values_have_a_digest():
+  """The gate of samoyed_13b; traced alone, for want of memory."""
+  gate = jax.ShapeDtypeStruct(param_shapes(preset("llama2_13b"))["layers.mlp.gate.kernel"], jnp.bfloat16)
+  assert gate.size > 2**31
+  assert jax.eval_shape(_some_values, gate).shape == (64,)
+  few = np.arange(2 * 3 * 40, dtype=np.float32).reshape(2, 3, 40)
+  assert _some_values(few).tolist() == np.linspace(0, few.size - 1, 64).astype(int).tolist()
 
 
 def test_settings_without_a_model_are_told(tmp_path):

@@ -161,13 +161,15 @@ def engine_player(name: str, params, config: LlamaConfig, renderer: Renderer, ex
 
 def params_digest(params: Any) -> str:
   """Returns 12 hex digits that tell two sets of weights apart: a hash of 64 values spread over each array."""
-  @jax.jit
-  def some(leaf):
-    flat = leaf.reshape(-1)
-    return flat[jnp.linspace(0, flat.size - 1, 64).astype(jnp.int32)].astype(jnp.float32)
-
   digest = hashlib.sha256()
   for path, leaf in jax.tree.leaves_with_path(params):
     digest.update(f"{jax.tree_util.keystr(path)}{leaf.shape}".encode())
-    digest.update(np.asarray(some(leaf)).tobytes())
+    digest.update(np.asarray(_some_values(leaf)).tobytes())
   return digest.hexdigest()[:12]
+
+
+@jax.jit
+def _some_values(leaf):
+  """Returns 64 values of an array, by indices along each axis: the stacked layers of 13B have more than 2^31 values."""
+  flat = np.linspace(0, leaf.size - 1, 64).astype(np.int64)
+  return leaf[tuple(index.astype(np.int32) for index in np.unravel_index(flat, leaf.shape))].astype(jnp.float32)
