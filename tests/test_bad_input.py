@@ -253,6 +253,8 @@ def test_evaluate_bad_settings(fails, model):
   assert "split" in fails("evaluate", "tasks=('arithmetic',)", "player=expert", "split=tset")
   assert "expert" in fails("evaluate", "tasks=('arithmetic',)", "player=human")
   assert "episodes" in fails("evaluate", "tasks=('arithmetic',)", "player=expert", "episodes=0")
+  for player in ("expert", "random"):
+    assert fails("evaluate", "tasks=('arithmetic',)", f"player={player}", "slots=0") == "slots is 0, expected 1 or more"
 
 
 def test_evaluate_bad_models(fails, tmp_path, packed, model):
