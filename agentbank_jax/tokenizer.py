@@ -203,7 +203,7 @@ def _read(path: pathlib.Path) -> tuple[tokenizers.Tokenizer, dict[str, str | Non
                     "or a SentencePiece tokenizer.model")
   config = _read_json(path / "special_tokens_map.json") | _read_json(path / "tokenizer_config.json")
   template = _chat_template(path, config)
-  special = {name: _content(config.get(name)) for name in _NAMES}
+  special = {name: _content(path, name, config.get(name)) for name in _NAMES}
   if (path / "tokenizer.json").is_file():
     try:
       backend = tokenizers.Tokenizer.from_file(str(path / "tokenizer.json"))
@@ -296,22 +296,33 @@ def _read_json(path: pathlib.Path) -> dict[str, Any]:
   if not path.is_file():
     return {}
   try:
-    return json.loads(path.read_text(encoding="utf-8"))
+    value = json.loads(path.read_text(encoding="utf-8"))
   except ValueError as e:
     raise UserError(f"{path}: not valid JSON ({_line(e)}); copy it again") from None
+  if not isinstance(value, dict):
+    raise UserError(f"{path}: holds {type(value).__name__}, expected an object; copy it again")
+  return value
 
 
 def _chat_template(folder: pathlib.Path, config: Mapping[str, Any]) -> str | None:
-  if (folder / "chat_template.jinja").is_file():
-    return (folder / "chat_template.jinja").read_text(encoding="utf-8")
-  template = config.get("chat_template")
-  if isinstance(template, list):  # several, by name
-    return {t["name"]: t["template"] for t in template}.get("default")
+  try:
+    if (folder / "chat_template.jinja").is_file():
+      return (folder / "chat_template.jinja").read_text(encoding="utf-8")
+    template = config.get("chat_template")
+    if isinstance(template, list):  # several, by name
+      template = {t["name"]: t["template"] for t in template}.get("default")
+    if not isinstance(template, str | None):
+      raise TypeError(f"{type(template).__name__}, expected text")
+  except (TypeError, KeyError, UnicodeDecodeError) as e:
+    raise UserError(f"{folder}: its chat template cannot be read ({type(e).__name__}: {e}); copy it again") from None
   return template
 
 
-def _content(token: str | Mapping[str, Any] | None) -> str | None:
-  return token["content"] if isinstance(token, Mapping) else token
+def _content(folder: pathlib.Path, name: str, token: Any) -> str | None:
+  text = token.get("content", token) if isinstance(token, Mapping) else token
+  if not isinstance(text, str | None):
+    raise UserError(f"{folder}: {name} is {token!r}, expected text; correct it in tokenizer_config.json")
+  return text
 
 
 def _line(error: Exception) -> str:

@@ -163,6 +163,12 @@ def test_tokens_named_in_the_config_only_are_special(tmp_path):
     (lambda d: edit_config(d, pad_token="[PAD]"), "pad_token '\\[PAD\\]' is not in its vocabulary"),
     (lambda d: (d / "tokenizer.json").write_bytes((d / "tokenizer.json").read_bytes()[:3000]), "be read"),
     (lambda d: (d / "tokenizer_config.json").write_text("{"), "not valid JSON"),
+    (lambda d: (d / "tokenizer_config.json").write_text("[]"), "holds list, expected an object"),
+    (lambda d: edit_config(d, eos_token=5), "eos_token is 5, expected text"),
+    (lambda d: edit_config(d, eos_token={}), "eos_token is {}, expected text"),
+    (lambda d: edit_config(d, chat_template=[1]), "chat template cannot be read"),
+    (lambda d: edit_config(d, chat_template=1), "chat template cannot be read"),
+    (lambda d: (d / "chat_template.jinja").write_bytes(b"\xff"), "chat template cannot be read"),
     (lambda d: (d / "tokenizer.json").unlink(), "convert it once"),
     (lambda d: [f.unlink() for f in d.iterdir()] and d.rmdir(), "no such file or folder"),
 ])
