@@ -82,16 +82,21 @@ def test_datasets_opens_our_parquet(tmp_path, monkeypatch):
   assert list(read_trajectories(tmp_path / "theirs.parquet")) == rows
 
 
-def test_agentbanks_own_parquet_needs_a_task(tmp_path):
+def test_parquet_of_others(tmp_path):
   import pyarrow as pa
   import pyarrow.parquet as pq
   path = tmp_path / "train.parquet"
   messages = [{"from": "human", "value": "Go."}, {"from": "gpt", "value": "Action: look"}]
-  pq.write_table(pa.Table.from_pylist([{"id": "7", "conversations": messages, "game_file": "g"}]), path)
-  (row,) = read_trajectories(path, task="alfworld")
+  theirs = {"id": "7", "conversations": messages, "game_file": "g"}
+  pq.write_table(pa.Table.from_pylist([theirs | {"task": "alfworld"}]), path)
+  (row,) = read_trajectories(path)
   assert (row.id, row.task, row.metadata) == ("7", "alfworld", {"game_file": "g"})
   assert [t.train for t in row.turns] == [False, True]
-  with pytest.raises(UserError, match="say which task"):
+  pq.write_table(pa.Table.from_pylist([theirs]), path)  # AgentBank's own
+  with pytest.raises(UserError, match="no column 'task'.*agentbank import"):
+    list(read_trajectories(path))
+  pq.write_table(pa.Table.from_pylist([theirs | {"task": "alfworld", "train": True}]), path)
+  with pytest.raises(UserError, match=r"row 1 \(id '7'\): train is bool, expected a list"):
     list(read_trajectories(path))
 
 
