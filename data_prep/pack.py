@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-import contextlib
 import json
 import pathlib
 import tempfile
@@ -43,8 +42,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict:
   """
   _check(config)
   target = workdir / "packed"
-  with _interruptible(target), whole_folder(target, config.overwrite) as folder, \
-      tempfile.TemporaryDirectory(dir=folder) as spill:
+  with whole_folder(target, config.overwrite) as folder, tempfile.TemporaryDirectory(dir=folder) as spill:
     encoder = encode.Encoder(config.tokenizer, config.format, config.seq_len, config.overlong,
                              (*task_registry.held_out_names(), *config.refuse_tasks), config.seed, _screen(config))
     renderer = encoder.make_renderer()
@@ -77,15 +75,6 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict:
   if packed["joined_turns"]:
     print(f"{packed['joined_turns']:,} turns were joined to the turn before them, as {config.format} demands")
   return {"packed": str(target), "splits": packed["splits"], "ledger": ledger.to_json(), "mixture": manifest}
-
-
-@contextlib.contextmanager
-def _interruptible(target: pathlib.Path) -> Iterator[None]:
-  """Says on Ctrl-C what became of `target`."""
-  try:
-    yield
-  except KeyboardInterrupt:
-    raise UserError(f"interrupted; {target} was not written") from None
 
 
 def _check(config: ml_collections.ConfigDict) -> None:
