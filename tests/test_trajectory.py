@@ -108,7 +108,13 @@ GOOD = trajectory("a3").to_json()
     ('{"id": "a3"}', r"row 2 \(id 'a3'\): row has no 'task'"),
     ("[1, 2]", r"row 2: row is list"),
     (json.dumps(GOOD), r"row 2 \(id 'a3'\): this id was used by an earlier row"),
-    (json.dumps(GOOD | {"id": "a4", "reward": float("nan")}), r"row 2 \(id 'a4'\): reward is NaN"),
+    (json.dumps(GOOD | {"id": "a4", "reward": float("nan")}), r"row 2 \(id 'a4'\): reward is nan, expected a finite"),
+    (json.dumps(GOOD | {"id": "a4", "reward": float("inf")}), "reward is inf, expected a finite number"),
+    (json.dumps(GOOD | {"id": "a4", "reward": 10**400}), "expected a finite number"),
+    (json.dumps(GOOD | {"id": "a4", "provenance": []}), "provenance is list, expected an object"),
+    (json.dumps(GOOD | {"id": "a4", "provenance": {"source": 5}}), "provenance.source is 5, expected text"),
+    (json.dumps(GOOD | {"id": "a4", "provenance": {"seed": "5"}}), "provenance.seed is '5', expected a number"),
+    (json.dumps(GOOD | {"id": "a4", "metadata": 0}), "metadata is int, expected an object"),
     (json.dumps(GOOD | {"id": "a4", "reward": "1"}), "reward is '1', expected a number"),
     (json.dumps(GOOD | {"id": 5}), "id is 5, expected non-empty text"),
     (json.dumps(GOOD | {"id": "a4", "turns": []}), "no turns"),
@@ -151,7 +157,7 @@ def test_broken_files_are_named(tmp_path):
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("bad, message", [
     (trajectory("a"), "used by an earlier row"),
-    (dataclasses.replace(trajectory("b"), reward=float("inf")), "reward"),
+    (dataclasses.replace(trajectory("b"), metadata={"x": float("inf")}), "metadata"),
     (dataclasses.replace(trajectory("b"), metadata={"x": object()}), "metadata"),
     (trajectory("b", "half \ud83d"), "turn 0.*surrogate"),
 ])
