@@ -20,6 +20,7 @@ import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, trainers
 
 from agentbank_jax.errors import UserError
+from agentbank_jax.files import atomic_path
 from agentbank_jax.paths import as_path, local_copy
 from agentbank_jax.text_encoder import TextEncoder
 
@@ -140,8 +141,10 @@ class Tokenizer:
                               "clean_up_tokenization_spaces": False}
     if chat_template or self.chat_template:
       config["chat_template"] = chat_template or self.chat_template
-    write_text(folder / "tokenizer.json", self.backend.to_str(pretty=True))
-    write_text(folder / "tokenizer_config.json", json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+    with atomic_path(folder / "tokenizer.json") as path:
+      path.write_text(self.backend.to_str(pretty=True), encoding="utf-8")
+    with atomic_path(folder / "tokenizer_config.json") as path:
+      path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
@@ -185,13 +188,6 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, control_tokens: Seque
   backend.train_from_iterator(texts, trainers.BpeTrainer(
       vocab_size=vocab_size, special_tokens=controls, initial_alphabet=alphabet, show_progress=False))
   return Tokenizer(backend, special)
-
-
-def write_text(path: pathlib.Path, text: str) -> None:
-  """Writes a file whole or not at all."""
-  partial = path.with_name(path.name + ".partial")
-  partial.write_text(text, encoding="utf-8")
-  os.replace(partial, path)
 
 
 def _read(path: pathlib.Path) -> tuple[tokenizers.Tokenizer, dict[str, str | None], str | None]:

@@ -12,12 +12,11 @@ import gzip
 import json
 import os
 import pathlib
-import tempfile
 from typing import Any
 import zlib
 
 from agentbank_jax.errors import UserError
-from agentbank_jax.paths import as_path, in_bucket
+from agentbank_jax.files import atomic_path
 from agentbank_jax.trajectory import Trajectory, TrajectoryError
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
@@ -64,28 +63,6 @@ def write_trajectories(path: str | os.PathLike, rows: Iterable[Trajectory]) -> i
   write = _write_parquet if _kind(path) == ".parquet" else _write_jsonl
   with atomic_path(path) as temporary:
     return write(temporary, _checked(path, rows))
-
-
-@contextlib.contextmanager
-def atomic_path(path: str | os.PathLike) -> Iterator[pathlib.Path]:
-  """Yields a temporary sibling of `path`, renamed to `path` on success and removed on failure.
-
-  Where `path` is in a bucket, a temporary file of this machine, uploaded on success.
-  """
-  path = as_path(path)
-  if in_bucket(path):
-    with tempfile.TemporaryDirectory() as folder:
-      temporary = pathlib.Path(folder, path.name)
-      yield temporary
-      path.write_bytes(temporary.read_bytes())
-    return
-  path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.with_name(f".partial.{path.name}")  # a fixed name: the next run clears a killed one's
-  try:
-    yield temporary
-    os.replace(temporary, path)
-  finally:
-    temporary.unlink(missing_ok=True)
 
 
 def read_rows(path: pathlib.Path) -> Iterator[Any]:
