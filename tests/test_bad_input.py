@@ -278,6 +278,8 @@ def test_convert_bad_models(fails, tmp_path, packed, model):
   assert "nowhere" in fails("convert", *args, "source=nowhere")
   assert "source is not set" in fails("convert", *args)
   assert "choose one of" in fails("convert", "direction=to_hg", f"source={model}", f"target={target}")
+  for key in ("rows=0", "length=0", "greedy_tokens=-1"):
+    assert f"config.check.{key.replace('=', ' is ')}" in fails("convert", *args, f"source={model}", f"check.{key}")
   nan = save_model(tmp_path / "nan", packed, np.nan)
   line = fails("convert", *args, f"source={nan}")
   assert "layers.mlp.up.kernel" in line
