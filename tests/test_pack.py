@@ -231,7 +231,7 @@ def test_too_much_dropped_aborts_and_leaves_nothing(tmp_path, tokenizer, source)
 @pytest.mark.parametrize("key, value", [
     ("overlong", "windows"), ("unit", "row"), ("seq_len", 1), ("workers", -1), ("block_size", 0),
     ("eval_share", 1.5), ("total", "many"), ("total", "-3"), ("total", "1"), ("sources", ()),
-    ("tokenizer", "/nowhere"), ("format", "llama9"),
+    ("sources", ("x",)), ("refuse_tasks", ("sumz",)), ("tokenizer", "/nowhere"), ("format", "llama9"),
 ])
 def test_a_config_that_cannot_be_met_is_refused(tmp_path, tokenizer, source, key, value):
   config = make_config(tokenizer, source)
