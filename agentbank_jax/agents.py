@@ -29,7 +29,7 @@ class Player(Protocol):
   """Answers up to `slots` conversations at once. A conversation is any hashable key.
 
   Attributes:
-    name: identifies the model and its sampling settings in the episode log.
+    name: identifies the model in the episode log, whose fingerprint has the sampling settings.
     slots: how many conversations may be open.
   """
 

@@ -233,6 +233,9 @@ def _read_chat(path: AnyPath) -> str | None:
   if not path.exists():
     return None
   try:
-    return json.loads(path.read_text())["format"]
-  except (json.JSONDecodeError, KeyError, TypeError) as e:
+    chat_format = json.loads(path.read_text())["format"]
+    if not isinstance(chat_format, str):
+      raise TypeError(f"{chat_format!r} is no name")
+  except (ValueError, KeyError, TypeError) as e:
     raise UserError(f'{path}: expected {{"format": NAME}} ({type(e).__name__}: {e})') from None
+  return chat_format

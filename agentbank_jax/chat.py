@@ -22,9 +22,10 @@ import numpy as np
 
 from agentbank_jax.chat_template import FORMATS, ChatError, ChatTemplate, Layout
 from agentbank_jax.errors import UserError, did_you_mean
+from agentbank_jax.files import atomic_path
 from agentbank_jax.paths import as_path
 from agentbank_jax.segments import Fixed, Plan, Run, Segmenter, control_pattern
-from agentbank_jax.tokenizer import Tokenizer, load_tokenizer, write_text
+from agentbank_jax.tokenizer import Tokenizer, load_tokenizer
 from agentbank_jax.trajectory import Trajectory, Turn
 
 __all__ = ["FORMATS", "ChatError", "Encoded", "Renderer", "load_renderer", "make_renderer"]
@@ -197,8 +198,8 @@ class Renderer:
   def save(self, folder: str | os.PathLike[str]) -> None:
     """Writes the tokenizer with this format's chat template, and chat.json for `load_renderer`."""
     self.tokenizer.save(folder, self._template.text)
-    write_text(pathlib.Path(folder) / "chat.json",
-               json.dumps({"format": self.format, "fingerprint": self.fingerprint}, indent=2) + "\n")
+    with atomic_path(pathlib.Path(folder) / "chat.json") as path:
+      path.write_text(json.dumps({"format": self.format, "fingerprint": self.fingerprint}, indent=2) + "\n")
 
   def _encoded(self, turns: Sequence[Turn], plan: Plan, messages: list[_Message],
                run_ids: Iterator[np.ndarray]) -> Encoded:

@@ -22,6 +22,8 @@ class _TaskPlayer:
   """Answers at the next poll with what a task itself brings, from the last observation."""
 
   def __init__(self, slots: int):
+    if slots < 1:
+      raise UserError(f"slots is {slots}, expected 1 or more")
     self.slots = slots
     self._asked: dict[Conversation, tuple[str, int]] = {}  # the observation that awaits a reply, and the seed
 

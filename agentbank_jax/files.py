@@ -1,4 +1,4 @@
-"""Folders and lines that are written whole or not at all, and what is said where they cannot be."""
+"""Files, folders and lines that are written whole or not at all, and what is said where they cannot be."""
 
 from collections.abc import Callable, Iterator
 import contextlib
@@ -7,11 +7,12 @@ import json
 import os
 import pathlib
 import re
+import tempfile
 import time
 from typing import Any
 
 from agentbank_jax.errors import UserError
-from agentbank_jax.paths import AnyPath, in_bucket, make_folder, remove
+from agentbank_jax.paths import AnyPath, as_path, in_bucket, make_folder, remove
 
 _FAILURES = tuple(os.strerror(code) for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO))
 
@@ -24,6 +25,28 @@ def write_failure(error: BaseException) -> str | None:
   if re.search(r"\d+ requested and \d+ written", str(error)):  # NumPy's tofile gives no reason
     return os.strerror(errno.ENOSPC)
   return next((reason for reason in _FAILURES if reason in str(error)), None)
+
+
+@contextlib.contextmanager
+def atomic_path(path: str | os.PathLike) -> Iterator[pathlib.Path]:
+  """Yields a temporary sibling of `path`, renamed to `path` on success and removed on failure.
+
+  Where `path` is in a bucket, a temporary file of this machine, uploaded on success.
+  """
+  path = as_path(path)
+  if in_bucket(path):
+    with tempfile.TemporaryDirectory() as folder:
+      temporary = pathlib.Path(folder, path.name)
+      yield temporary
+      path.write_bytes(temporary.read_bytes())
+    return
+  path.parent.mkdir(parents=True, exist_ok=True)
+  temporary = path.with_name(f".partial.{path.name}")  # a fixed name: the next run clears a killed one's
+  try:
+    yield temporary
+    os.replace(temporary, path)
+  finally:
+    temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

@@ -31,9 +31,8 @@ from typing import Any
 import numpy as np
 import psutil
 
-from agentbank_jax.files import line_file, read_lines
+from agentbank_jax.files import atomic_path, line_file, read_lines
 from agentbank_jax.paths import AnyPath
-from agentbank_jax.trajectory_io import atomic_path
 
 PARTS = ("start", "step", "input", "checkpoint", "evaluation", "end")  # of a process; `redone` and `down` come after
 

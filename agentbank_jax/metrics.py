@@ -5,11 +5,10 @@ import json
 import time
 
 from agentbank_jax.errors import UserError
-from agentbank_jax.files import line_file, read_lines
+from agentbank_jax.files import atomic_path, line_file, read_lines
 from agentbank_jax.flops import matmul_params
 from agentbank_jax.models.config import LlamaConfig
 from agentbank_jax.paths import AnyPath
-from agentbank_jax.trajectory_io import atomic_path
 
 
 class MetricsLog:

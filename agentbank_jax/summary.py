@@ -10,8 +10,8 @@ import platform
 import subprocess
 from typing import Any
 
+from agentbank_jax.files import atomic_path
 from agentbank_jax.paths import AnyPath
-from agentbank_jax.trajectory_io import atomic_path
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "transformers",
             "tokenizers", "numpy")

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import tokenizers
 
-_CUT = re.compile(r" (?<=\S )(?=\S)")
+_CUT = re.compile(r" (?<=[^\s▁] )(?=[^\s▁])")  # ▁ in a text is a space to SentencePiece, whose vocabularies write it so
 _WHITE = "\t\n\v\f\r\x1c\x1d\x1e\x1f"  # ASCII's, but for the space
 _LOOSE = ("  ", " \n", "\n ", *_WHITE.replace("\n", ""))  # ASCII text without these has only spaces to cut at
 _BYTE_LEVEL_WHITE = "ĉĊċČčĜĝĞğ"  # the same white space in byte-level vocabularies

@@ -20,6 +20,7 @@ import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, trainers
 
 from agentbank_jax.errors import UserError
+from agentbank_jax.files import atomic_path
 from agentbank_jax.paths import as_path, local_copy
 from agentbank_jax.text_encoder import TextEncoder
 
@@ -140,8 +141,10 @@ class Tokenizer:
                               "clean_up_tokenization_spaces": False}
     if chat_template or self.chat_template:
       config["chat_template"] = chat_template or self.chat_template
-    write_text(folder / "tokenizer.json", self.backend.to_str(pretty=True))
-    write_text(folder / "tokenizer_config.json", json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+    with atomic_path(folder / "tokenizer.json") as path:
+      path.write_text(self.backend.to_str(pretty=True), encoding="utf-8")
+    with atomic_path(folder / "tokenizer_config.json") as path:
+      path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def load_tokenizer(path: str | os.PathLike[str]) -> Tokenizer:
@@ -187,13 +190,6 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, control_tokens: Seque
   return Tokenizer(backend, special)
 
 
-def write_text(path: pathlib.Path, text: str) -> None:
-  """Writes a file whole or not at all."""
-  partial = path.with_name(path.name + ".partial")
-  partial.write_text(text, encoding="utf-8")
-  os.replace(partial, path)
-
-
 def _read(path: pathlib.Path) -> tuple[tokenizers.Tokenizer, dict[str, str | None], str | None]:
   """Returns the Rust tokenizer, the special tokens and the chat template that `path` holds."""
   if path.is_file():
@@ -203,7 +199,7 @@ def _read(path: pathlib.Path) -> tuple[tokenizers.Tokenizer, dict[str, str | Non
                     "or a SentencePiece tokenizer.model")
   config = _read_json(path / "special_tokens_map.json") | _read_json(path / "tokenizer_config.json")
   template = _chat_template(path, config)
-  special = {name: _content(config.get(name)) for name in _NAMES}
+  special = {name: _content(path, name, config.get(name)) for name in _NAMES}
   if (path / "tokenizer.json").is_file():
     try:
       backend = tokenizers.Tokenizer.from_file(str(path / "tokenizer.json"))
@@ -296,22 +292,33 @@ def _read_json(path: pathlib.Path) -> dict[str, Any]:
   if not path.is_file():
     return {}
   try:
-    return json.loads(path.read_text(encoding="utf-8"))
+    value = json.loads(path.read_text(encoding="utf-8"))
   except ValueError as e:
     raise UserError(f"{path}: not valid JSON ({_line(e)}); copy it again") from None
+  if not isinstance(value, dict):
+    raise UserError(f"{path}: holds {type(value).__name__}, expected an object; copy it again")
+  return value
 
 
 def _chat_template(folder: pathlib.Path, config: Mapping[str, Any]) -> str | None:
-  if (folder / "chat_template.jinja").is_file():
-    return (folder / "chat_template.jinja").read_text(encoding="utf-8")
-  template = config.get("chat_template")
-  if isinstance(template, list):  # several, by name
-    return {t["name"]: t["template"] for t in template}.get("default")
+  try:
+    if (folder / "chat_template.jinja").is_file():
+      return (folder / "chat_template.jinja").read_text(encoding="utf-8")
+    template = config.get("chat_template")
+    if isinstance(template, list):  # several, by name
+      template = {t["name"]: t["template"] for t in template}.get("default")
+    if not isinstance(template, str | None):
+      raise TypeError(f"{type(template).__name__}, expected text")
+  except (TypeError, KeyError, UnicodeDecodeError) as e:
+    raise UserError(f"{folder}: its chat template cannot be read ({type(e).__name__}: {e}); copy it again") from None
   return template
 
 
-def _content(token: str | Mapping[str, Any] | None) -> str | None:
-  return token["content"] if isinstance(token, Mapping) else token
+def _content(folder: pathlib.Path, name: str, token: Any) -> str | None:
+  text = token.get("content", token) if isinstance(token, Mapping) else token
+  if not isinstance(text, str | None):
+    raise UserError(f"{folder}: {name} is {token!r}, expected text; correct it in tokenizer_config.json")
+  return text
 
 
 def _line(error: Exception) -> str:

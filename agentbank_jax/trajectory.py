@@ -8,6 +8,7 @@ A `Trajectory` is a conversation between an agent and an environment. One row of
 from collections.abc import Mapping, Sequence
 import dataclasses
 import enum
+import sys
 from typing import Any, NamedTuple, Self
 
 ROLES = ("system", "user", "assistant", "tool")
@@ -73,6 +74,12 @@ class Provenance:
   seed: int | None = None
   licence: str | None = None  # of the upstream instance
 
+  def __post_init__(self):
+    for field in dataclasses.fields(self):
+      value, kind = getattr(self, field.name), int if field.name == "seed" else str
+      if value is not None and (not isinstance(value, kind) or isinstance(value, bool)):
+        raise TrajectoryError(f"provenance.{field.name} is {value!r}, expected {'text' if kind is str else 'a number'}")
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Trajectory:
@@ -107,8 +114,8 @@ class Trajectory:
     if self.reward is not None:
       if isinstance(self.reward, bool) or not isinstance(self.reward, int | float):
         raise TrajectoryError(f"reward is {self.reward!r}, expected a number")
-      if self.reward != self.reward:
-        raise TrajectoryError("reward is NaN")
+      if not abs(self.reward) <= sys.float_info.max:  # NaN too
+        raise TrajectoryError(f"reward is {self.reward}, expected a finite number")
 
   def to_json(self) -> dict[str, Any]:
     """Returns the row of a `.jsonl` file: plain values, fields that are unknown left out."""
@@ -145,14 +152,14 @@ class Trajectory:
         turns.append(Turn(**turn))
       except TrajectoryError as e:
         raise TrajectoryError(f"turn {i}: {e}") from None
-    provenance = row.get("provenance") or {}
+    provenance = {} if row.get("provenance") is None else row["provenance"]
     _check_keys("provenance", provenance, _PROVENANCE)
     try:
       outcome = None if row.get("outcome") is None else Outcome(row["outcome"])
     except ValueError:
       raise TrajectoryError(
           f"unknown outcome {row['outcome']!r} (known: {', '.join(Outcome)})") from None
-    metadata = row.get("metadata") or {}
+    metadata = {} if row.get("metadata") is None else row["metadata"]
     if not isinstance(metadata, Mapping):
       raise TrajectoryError(f"metadata is {type(metadata).__name__}, expected an object")
     return cls(id=row["id"], task=row["task"], turns=tuple(turns), reward=row.get("reward"),

@@ -3,7 +3,7 @@
 A `.jsonl` line is `Trajectory.to_json()`. A `.parquet` file has AgentBank's own columns, `id` and
 `conversations` (a list of `{from, value}`), and ours beside them: `task`, `train` (one flag a turn),
 `reward`, `outcome`, and `provenance` and `metadata` as JSON text. So `datasets.load_dataset("parquet",
-data_files=...)` opens what we write, and we open what AgentBank published, where `task` must be given.
+data_files=...)` opens what we write. What AgentBank published names no task: `agentbank import` gives it one.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,12 +12,11 @@ import gzip
 import json
 import os
 import pathlib
-import tempfile
 from typing import Any
 import zlib
 
 from agentbank_jax.errors import UserError
-from agentbank_jax.paths import as_path, in_bucket
+from agentbank_jax.files import atomic_path
 from agentbank_jax.trajectory import Trajectory, TrajectoryError
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
@@ -29,12 +28,10 @@ _BATCH = 256  # rows of a parquet file in memory at a time
 _OUR_COLUMNS = ("id", "conversations", "task", "train", "reward", "outcome", "provenance", "metadata")
 
 
-def read_trajectories(path: str | os.PathLike, task: str | None = None) -> Iterator[Trajectory]:
-  """Yields the trajectories of a file, in order. Memory does not grow with the text (only with the ids).
+def read_trajectories(path: str | os.PathLike) -> Iterator[Trajectory]:
+  """Yields the trajectories of a `.jsonl`, `.jsonl.gz` or `.parquet` file, in order.
 
-  Args:
-    path: a `.jsonl`, `.jsonl.gz` or `.parquet` file.
-    task: for parquet rows without a `task` (AgentBank's own files); None where the file says it.
+  Memory does not grow with the text (only with the ids).
 
   Raises:
     UserError: no such file, a truncated or corrupt one, a row that is not a trajectory, a repeated
@@ -45,7 +42,7 @@ def read_trajectories(path: str | os.PathLike, task: str | None = None) -> Itera
   for number, row in enumerate(read_rows(path), start=1):
     try:
       if _kind(path) == ".parquet":
-        row = _from_parquet(row, task)
+        row = _from_parquet(row)
       trajectory = Trajectory.from_json(row)
       _check_unicode(trajectory)
       if trajectory.id in seen:
@@ -66,28 +63,6 @@ def write_trajectories(path: str | os.PathLike, rows: Iterable[Trajectory]) -> i
   write = _write_parquet if _kind(path) == ".parquet" else _write_jsonl
   with atomic_path(path) as temporary:
     return write(temporary, _checked(path, rows))
-
-
-@contextlib.contextmanager
-def atomic_path(path: str | os.PathLike) -> Iterator[pathlib.Path]:
-  """Yields a temporary sibling of `path`, renamed to `path` on success and removed on failure.
-
-  Where `path` is in a bucket, a temporary file of this machine, uploaded on success.
-  """
-  path = as_path(path)
-  if in_bucket(path):
-    with tempfile.TemporaryDirectory() as folder:
-      temporary = pathlib.Path(folder, path.name)
-      yield temporary
-      path.write_bytes(temporary.read_bytes())
-    return
-  path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.with_name(f".partial.{path.name}")  # a fixed name: the next run clears a killed one's
-  try:
-    yield temporary
-    os.replace(temporary, path)
-  finally:
-    temporary.unlink(missing_ok=True)
 
 
 def read_rows(path: pathlib.Path) -> Iterator[Any]:
@@ -205,17 +180,18 @@ def _read_parquet(path: pathlib.Path) -> Iterator[dict[str, Any]]:
     raise UserError(f"{path}: not a whole parquet file ({str(e).splitlines()[0]}); fetch it again") from None
 
 
-def _from_parquet(row: Mapping[str, Any], task: str | None) -> dict[str, Any]:
+def _from_parquet(row: Mapping[str, Any]) -> dict[str, Any]:
   """Returns `Trajectory.to_json`'s form of a parquet row; columns that are not ours go to the metadata."""
-  for column in ("id", "conversations"):
+  for column in ("id", "conversations", "task"):
     if column not in row:
-      raise TrajectoryError(f"no column {column!r} (there are: {', '.join(row)})")
-  if row.get("task") is None and task is None:
-    raise TrajectoryError("the file has no column 'task': say which task its rows are")
+      raise TrajectoryError(f"no column {column!r} (there are: {', '.join(row)}); "
+                            "files in a published form are read by `agentbank import`")
   if not isinstance(row["conversations"], list):
     raise TrajectoryError(f"conversations is {type(row['conversations']).__name__}, expected a list")
   flags = row.get("train")
   flags = [None] * len(row["conversations"]) if flags is None else flags
+  if not isinstance(flags, list):
+    raise TrajectoryError(f"train is {type(flags).__name__}, expected a list")
   if len(flags) != len(row["conversations"]):
     raise TrajectoryError(f"train has {len(flags)} flags for {len(row['conversations'])} turns")
   turns = []
@@ -226,7 +202,7 @@ def _from_parquet(row: Mapping[str, Any], task: str | None) -> dict[str, Any]:
       raise TrajectoryError(f"turn {i}: unknown role {message['from']!r} (known: {', '.join(ROLE_OF_FROM)})")
     turns.append({"role": ROLE_OF_FROM[message["from"]], "content": message["value"], "train": flag})
   extra = {k: v for k, v in row.items() if k not in _OUR_COLUMNS and v is not None}
-  return {"id": row["id"], "task": row.get("task") or task, "turns": turns, "reward": row.get("reward"),
+  return {"id": row["id"], "task": row["task"], "turns": turns, "reward": row.get("reward"),
           "outcome": row.get("outcome"), "provenance": _json_column(row, "provenance"),
           "metadata": extra | _json_column(row, "metadata")}
 

@@ -13,8 +13,9 @@ from rich.console import Console
 from tqdm import tqdm
 
 from agentbank_jax.errors import UserError, did_you_mean
+from agentbank_jax.files import atomic_path
 from agentbank_jax.trajectory import Provenance, Trajectory, TrajectoryError
-from agentbank_jax.trajectory_io import atomic_path, row_name, to_row, write_trajectories
+from agentbank_jax.trajectory_io import row_name, to_row, write_trajectories
 from data_prep.ledger import Ledger, Where
 from data_prep.lint import Linter
 from data_prep.sources import agentbank, get_format

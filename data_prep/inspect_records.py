@@ -15,8 +15,9 @@ from rich.text import Text
 from agentbank_jax.chat import ChatError, Renderer, load_renderer, make_renderer
 from agentbank_jax.data import PackedDataset
 from agentbank_jax.errors import UserError
+from agentbank_jax.files import atomic_path
 from agentbank_jax.tokenizer import Tokenizer, load_tokenizer
-from agentbank_jax.trajectory_io import atomic_path, read_trajectories
+from agentbank_jax.trajectory_io import read_trajectories
 
 # Content may hold escape sequences; a terminal would obey them.
 _VISIBLE = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {0x7F: 0x2421}

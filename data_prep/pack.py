@@ -1,8 +1,7 @@
 """`agentbank pack`: trajectories -> a packed, loss-masked data set on disk, with its ledger."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
-import contextlib
+from collections.abc import Iterable, Iterator, Sequence
 import json
 import pathlib
 import tempfile
@@ -43,8 +42,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict:
   """
   _check(config)
   target = workdir / "packed"
-  with _interruptible(target), whole_folder(target, config.overwrite) as folder, \
-      tempfile.TemporaryDirectory(dir=folder) as spill:
+  with whole_folder(target, config.overwrite) as folder, tempfile.TemporaryDirectory(dir=folder) as spill:
     encoder = encode.Encoder(config.tokenizer, config.format, config.seq_len, config.overlong,
                              (*task_registry.held_out_names(), *config.refuse_tasks), config.seed, _screen(config))
     renderer = encoder.make_renderer()
@@ -54,6 +52,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict:
     ledger = Ledger()
     sources = [_counted(path, name, ledger) for path, name in zip(paths, names, strict=True)]
     corpus = encode.encode(encoder, renderer, sources, pathlib.Path(spill), config.workers, config.block_size)
+    _check_refused(config.refuse_tasks, corpus.tasks)
     _check_dropped(corpus, names, config.max_dropped_share)
     splits, manifest = _assign(config, corpus, names)
     _fill(ledger, corpus, names)
@@ -79,15 +78,6 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict:
   return {"packed": str(target), "splits": packed["splits"], "ledger": ledger.to_json(), "mixture": manifest}
 
 
-@contextlib.contextmanager
-def _interruptible(target: pathlib.Path) -> Iterator[None]:
-  """Says on Ctrl-C what became of `target`."""
-  try:
-    yield
-  except KeyboardInterrupt:
-    raise UserError(f"interrupted; {target} was not written") from None
-
-
 def _check(config: ml_collections.ConfigDict) -> None:
   for key, known in [("overlong", overlong.POLICIES), ("unit", mixture.UNITS)]:
     if config[key] not in known:
@@ -101,9 +91,13 @@ def _check(config: ml_collections.ConfigDict) -> None:
       raise UserError(f"config.{key} is {config[key]}, expected a share from 0 to 1")
   if config.eval_share and config.eval_sources:
     raise UserError("config.eval_share and config.eval_sources are two ways to say the same: set one of them")
-  paths = _paths(config)
   if not config.sources:
     raise UserError("config.sources is empty: name a trajectory file")
+  for source in config.sources:
+    if not isinstance(source, ml_collections.ConfigDict) or set(source) != {"path", "weight"}:
+      raise UserError(f"config.sources has {source!r}, expected a path and a weight: --config.sources[0].path=FILE, or "
+                      "a config file as configs/pack.py")
+  paths = _paths(config)
   if len(set(paths)) < len(paths):
     raise UserError(f"config.sources: {max(paths, key=paths.count)} is named twice")
 
@@ -218,6 +212,15 @@ def _fill(ledger: Ledger, corpus: Corpus, sources: list[str]) -> None:
 def _where(corpus: Corpus, sources: list[str], i: int) -> Where:
   row = corpus.rows[i]
   return Where(sources[row["source"]], corpus.tasks[row["task"]], corpus.trajectory_id(i))
+
+
+def _check_refused(refused: Sequence[str], found: Sequence[str]) -> None:
+  """A misspelt name would let what is to be evaluated into the training data."""
+  known = {*found, *task_registry.task_names()}
+  for name in refused:
+    if name not in known:
+      raise UserError(f"config.refuse_tasks has {name!r}, which is no task of the sources or of the registry"
+                      f"{did_you_mean(name, known)}")
 
 
 def _check_dropped(corpus: Corpus, sources: list[str], limit: float) -> None:

@@ -253,6 +253,8 @@ def test_evaluate_bad_settings(fails, model):
   assert "split" in fails("evaluate", "tasks=('arithmetic',)", "player=expert", "split=tset")
   assert "expert" in fails("evaluate", "tasks=('arithmetic',)", "player=human")
   assert "episodes" in fails("evaluate", "tasks=('arithmetic',)", "player=expert", "episodes=0")
+  for player in ("expert", "random"):
+    assert fails("evaluate", "tasks=('arithmetic',)", f"player={player}", "slots=0") == "slots is 0, expected 1 or more"
 
 
 def test_evaluate_bad_models(fails, tmp_path, packed, model):
@@ -276,6 +278,8 @@ def test_convert_bad_models(fails, tmp_path, packed, model):
   assert "nowhere" in fails("convert", *args, "source=nowhere")
   assert "source is not set" in fails("convert", *args)
   assert "choose one of" in fails("convert", "direction=to_hg", f"source={model}", f"target={target}")
+  for key in ("rows=0", "length=0", "greedy_tokens=-1"):
+    assert f"config.check.{key.replace('=', ' is ')}" in fails("convert", *args, f"source={model}", f"check.{key}")
   nan = save_model(tmp_path / "nan", packed, np.nan)
   line = fails("convert", *args, f"source={nan}")
   assert "layers.mlp.up.kernel" in line

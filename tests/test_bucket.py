@@ -19,8 +19,8 @@ from agentbank_jax import cli, data, files, metrics, paths, train
 from agentbank_jax.bundle import Bundle
 from agentbank_jax.chat import load_renderer
 from agentbank_jax.errors import Interrupted, UserError
+from agentbank_jax.files import atomic_path
 from agentbank_jax.paths import as_path
-from agentbank_jax.trajectory_io import atomic_path
 
 pytestmark = pytest.mark.usefixtures("compile_cache")
 

@@ -134,6 +134,10 @@ def test_not_a_model(tmp_path):
   (tmp_path / "bundle" / "params").mkdir()
   with pytest.raises(UserError, match="no complete parameters here"):
     Bundle.open(tmp_path / "bundle")
+  for content in (b"\xff", b"[]", b'{"format": 5}'):
+    (tmp_path / "bundle" / "chat.json").write_bytes(content)
+    with pytest.raises(UserError, match='chat.json: expected {"format": NAME}'):
+      Bundle.open(tmp_path / "bundle")
 
 
 def test_unfinished_writing_is_no_checkpoint(tmp_path):

@@ -271,6 +271,7 @@ def test_what_is_no_plain_data_passes_nothing():
     ("1 2\n3\n4", "1 2\n3", False), ("nan", "1.0", False), ("nan", "nan", True), ("12", "1 2", False),
     ("Yes.", "Yes", False), ("1000000007.0", "1000000009", False), ("1000000009.0", "1000000009", True),
     ("1.9999999", "2", True), ("1.99", "2", False), ("1_0", "10", False), ("1e99999999999999999999", "1", False),
+    ("1e1000000", "1", False),
     ("0x10", "16", False), ("٣", "3", False), ("1e9", "1000000001", False), ("infinity", "inf", False),
     ("9" * 5000 + ".0", "9" * 5000, True),
 ])

@@ -213,3 +213,8 @@ def test_messages_name_the_file(tmp_path):
     path.write_text(text)
     with pytest.raises(UserError, match=f"config.json: {message}"):
       read_hf_config(path)
+  for change in (dict(rope_scaling="linear"), dict(rope_theta=[1]), dict(auto_map="x"), dict(layer_types=5),
+                 dict(rope_scaling={"rope_type": ["linear"]}), dict(num_attention_heads=0, head_dim=None)):
+    path.write_text(json.dumps(TINY | change))
+    with pytest.raises(UserError, match="config.json: a field has a value that no model has"):
+      read_hf_config(path)

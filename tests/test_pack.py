@@ -231,7 +231,7 @@ def test_too_much_dropped_aborts_and_leaves_nothing(tmp_path, tokenizer, source)
 @pytest.mark.parametrize("key, value", [
     ("overlong", "windows"), ("unit", "row"), ("seq_len", 1), ("workers", -1), ("block_size", 0),
     ("eval_share", 1.5), ("total", "many"), ("total", "-3"), ("total", "1"), ("sources", ()),
-    ("tokenizer", "/nowhere"), ("format", "llama9"),
+    ("sources", ("x",)), ("refuse_tasks", ("sumz",)), ("tokenizer", "/nowhere"), ("format", "llama9"),
 ])
 def test_a_config_that_cannot_be_met_is_refused(tmp_path, tokenizer, source, key, value):
   config = make_config(tokenizer, source)
@@ -250,13 +250,13 @@ def test_an_existing_data_set_is_replaced_only_on_request(tmp_path, tokenizer, s
   assert [p.name for p in (tmp_path / "out").iterdir()] == ["packed"]
 
 
-@pytest.mark.parametrize("error, told", [
-    (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), "packed was not written: No space left on device"),
-    (RuntimeError("write() failed: No space left on device; at byte 65536"), "packed was not written: No space left"),
-    (OSError("8469 requested and 4096 written"), "packed was not written: No space left"),
-    (KeyboardInterrupt(), "interrupted"),
+@pytest.mark.parametrize("error, raised, told", [
+    (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), UserError, "packed was not written: No space left on device"),
+    (RuntimeError("write() failed: No space left on device; at byte 65536"), UserError, "packed was not written: No"),
+    (OSError("8469 requested and 4096 written"), UserError, "packed was not written: No space left"),
+    (KeyboardInterrupt(), KeyboardInterrupt, ""),  # the exit code is Ctrl-C's
 ], ids=["filesystem", "array_record", "numpy", "ctrl-c"])
-def test_a_full_disk_or_ctrl_c_leaves_nothing_behind(tmp_path, tokenizer, source, monkeypatch, error, told):
+def test_a_full_disk_or_ctrl_c_leaves_nothing_behind(tmp_path, tokenizer, source, monkeypatch, error, raised, told):
   class Writer:
     def __init__(self, *_):
       pass
@@ -265,7 +265,7 @@ def test_a_full_disk_or_ctrl_c_leaves_nothing_behind(tmp_path, tokenizer, source
       raise error
 
   monkeypatch.setattr(array_record_module, "ArrayRecordWriter", Writer)
-  with pytest.raises(UserError, match=told):
+  with pytest.raises(raised, match=told):
     pack.run(make_config(tokenizer, source), tmp_path / "out")
   assert list((tmp_path / "out").iterdir()) == []
 

@@ -55,7 +55,7 @@ def trajectory(i=0, outcome=Outcome.SOLVED, text="hello", **metadata):
 def metrics(tmp_path):
   path = tmp_path / "metrics.jsonl"
   rows = [{"step": i, "loss": 2 - i / 50, "lr": 1.0} for i in range(50)]
-  rows += [{"step": 20, "eval/loss": 1.7}, {"step": 40, "eval/loss": 1.4}, {"hardware": "cpu"}]
+  rows += [{"step": 20, "eval/loss": 1.7}, {"step": 40, "eval/loss": 1.4}]
   path.write_text("".join(json.dumps(r) + "\n" for r in rows) + '{"step": 50, "lo')
   return path
 
@@ -91,6 +91,9 @@ def test_losses_are_read_from_what_is_there(tmp_path, metrics):
   assert read_losses(tmp_path / "absent.jsonl") == []
   page = write(tmp_path / "r.html", curves={"run": tmp_path / "absent.jsonl"})
   assert "No losses in" in page and "<img" not in page
+  (tmp_path / "other.jsonl").write_text("5\n" + metrics.read_text())
+  with pytest.raises(UserError, match="other.jsonl line 1 is not a metrics line"):
+    read_losses(tmp_path / "other.jsonl")
 
 
 def test_the_same_losses_give_the_same_plot(metrics):

@@ -114,6 +114,18 @@ def test_what_the_source_says_beside_the_turns_is_kept(samples):
   assert all(row.provenance.licence == "Apache-2.0" for row in rows.values())
 
 
+@pytest.mark.parametrize("name, row, key", [
+    ("agenttraj", {"item_id": "webshop_1", "conversations": [{"from": "human", "value": "Go."},
+                                                             {"from": "gpt", "value": "OK"}]}, "success"),
+    ("transcript", {"name": "game", "traj": "A room.\n> look\nA hall."}, "result")])
+def test_an_outcome_is_true_or_false(name, row, key):
+  outcome = lambda value: get_format(name).convert(row | {key: value}, Context("x", task="t")).outcome
+  assert [outcome(value) for value in (True, 1, False, 0, None)] == ["solved", "solved", "failed", "failed", None]
+  for value in ("false", 0.5, []):
+    with pytest.raises(DropRow, match=f"{key} is .*, expected true or false"):
+      outcome(value)
+
+
 def test_fireact_observations_have_no_loss_and_no_byte_is_lost():
   output = f"Thought: a\nAction: search[b]\nObservation: {NASTY}\nmore\n\nThought: c\nAction: finish[d]"
   row = convert("fireact", {"instruction": "q", "input": "", "output": output})

@@ -82,7 +82,8 @@ def test_pickled_tokenizers_are_safe_too(bpe):
 def test_words_looked_up_give_the_ids_of_the_whole_text(bpe, sp_model):
   for tok in (bpe, load_tokenizer(sp_model)):
     encoder = tok.text_encoder()
-    pairs = [(text, start) for text in TEXTS[:8] + random_texts(300) for start in (True, False)]
+    texts = [*TEXTS[:8], *random_texts(300), "load ▁ ▂ ▃", "a▁ the", "the ▁key ▁▁ x"]  # ▁ is SentencePiece's space
+    pairs = [(text, start) for text in texts for start in (True, False)]
     truth = [encoder.encode(*pair) for pair in pairs]
     assert [ids.tolist() for ids in encoder.encode_batch(pairs)] == truth
     assert [ids.tolist() for ids in encoder.encode_batch(pairs[:4])] == truth[:4]
@@ -162,6 +163,12 @@ def test_tokens_named_in_the_config_only_are_special(tmp_path):
     (lambda d: edit_config(d, pad_token="[PAD]"), "pad_token '\\[PAD\\]' is not in its vocabulary"),
     (lambda d: (d / "tokenizer.json").write_bytes((d / "tokenizer.json").read_bytes()[:3000]), "be read"),
     (lambda d: (d / "tokenizer_config.json").write_text("{"), "not valid JSON"),
+    (lambda d: (d / "tokenizer_config.json").write_text("[]"), "holds list, expected an object"),
+    (lambda d: edit_config(d, eos_token=5), "eos_token is 5, expected text"),
+    (lambda d: edit_config(d, eos_token={}), "eos_token is {}, expected text"),
+    (lambda d: edit_config(d, chat_template=[1]), "chat template cannot be read"),
+    (lambda d: edit_config(d, chat_template=1), "chat template cannot be read"),
+    (lambda d: (d / "chat_template.jinja").write_bytes(b"\xff"), "chat template cannot be read"),
     (lambda d: (d / "tokenizer.json").unlink(), "convert it once"),
     (lambda d: [f.unlink() for f in d.iterdir()] and d.rmdir(), "no such file or folder"),
 ])

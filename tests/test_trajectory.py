@@ -82,16 +82,21 @@ def test_datasets_opens_our_parquet(tmp_path, monkeypatch):
   assert list(read_trajectories(tmp_path / "theirs.parquet")) == rows
 
 
-def test_agentbanks_own_parquet_needs_a_task(tmp_path):
+def test_parquet_of_others(tmp_path):
   import pyarrow as pa
   import pyarrow.parquet as pq
   path = tmp_path / "train.parquet"
   messages = [{"from": "human", "value": "Go."}, {"from": "gpt", "value": "Action: look"}]
-  pq.write_table(pa.Table.from_pylist([{"id": "7", "conversations": messages, "game_file": "g"}]), path)
-  (row,) = read_trajectories(path, task="alfworld")
+  theirs = {"id": "7", "conversations": messages, "game_file": "g"}
+  pq.write_table(pa.Table.from_pylist([theirs | {"task": "alfworld"}]), path)
+  (row,) = read_trajectories(path)
   assert (row.id, row.task, row.metadata) == ("7", "alfworld", {"game_file": "g"})
   assert [t.train for t in row.turns] == [False, True]
-  with pytest.raises(UserError, match="say which task"):
+  pq.write_table(pa.Table.from_pylist([theirs]), path)  # AgentBank's own
+  with pytest.raises(UserError, match="no column 'task'.*agentbank import"):
+    list(read_trajectories(path))
+  pq.write_table(pa.Table.from_pylist([theirs | {"task": "alfworld", "train": True}]), path)
+  with pytest.raises(UserError, match=r"row 1 \(id '7'\): train is bool, expected a list"):
     list(read_trajectories(path))
 
 
@@ -103,7 +108,13 @@ GOOD = trajectory("a3").to_json()
     ('{"id": "a3"}', r"row 2 \(id 'a3'\): row has no 'task'"),
     ("[1, 2]", r"row 2: row is list"),
     (json.dumps(GOOD), r"row 2 \(id 'a3'\): this id was used by an earlier row"),
-    (json.dumps(GOOD | {"id": "a4", "reward": float("nan")}), r"row 2 \(id 'a4'\): reward is NaN"),
+    (json.dumps(GOOD | {"id": "a4", "reward": float("nan")}), r"row 2 \(id 'a4'\): reward is nan, expected a finite"),
+    (json.dumps(GOOD | {"id": "a4", "reward": float("inf")}), "reward is inf, expected a finite number"),
+    (json.dumps(GOOD | {"id": "a4", "reward": 10**400}), "expected a finite number"),
+    (json.dumps(GOOD | {"id": "a4", "provenance": []}), "provenance is list, expected an object"),
+    (json.dumps(GOOD | {"id": "a4", "provenance": {"source": 5}}), "provenance.source is 5, expected text"),
+    (json.dumps(GOOD | {"id": "a4", "provenance": {"seed": "5"}}), "provenance.seed is '5', expected a number"),
+    (json.dumps(GOOD | {"id": "a4", "metadata": 0}), "metadata is int, expected an object"),
     (json.dumps(GOOD | {"id": "a4", "reward": "1"}), "reward is '1', expected a number"),
     (json.dumps(GOOD | {"id": 5}), "id is 5, expected non-empty text"),
     (json.dumps(GOOD | {"id": "a4", "turns": []}), "no turns"),
@@ -146,7 +157,7 @@ def test_broken_files_are_named(tmp_path):
 @pytest.mark.parametrize("suffix", SUFFIXES)
 @pytest.mark.parametrize("bad, message", [
     (trajectory("a"), "used by an earlier row"),
-    (dataclasses.replace(trajectory("b"), reward=float("inf")), "reward"),
+    (dataclasses.replace(trajectory("b"), metadata={"x": float("inf")}), "metadata"),
     (dataclasses.replace(trajectory("b"), metadata={"x": object()}), "metadata"),
     (trajectory("b", "half \ud83d"), "turn 0.*surrogate"),
 ])

@@ -32,6 +32,9 @@ def run(config: ConfigDict, workdir: pathlib.Path) -> dict:
   for key in ("source", "target"):
     if not config[key]:
       raise UserError(f"config.{key} is not set; pass --config.{key}=FOLDER")
+  for key, least in (("rows", 1), ("length", 1), ("greedy_tokens", 0)):
+    if config.check[key] < least:
+      raise UserError(f"config.check.{key} is {config.check[key]}, expected {least} or more")
   source, target = as_path(config.source), as_path(config.target)
   if config.direction == "to_hf" and in_bucket(target):
     raise UserError(f"config.target is {target}: safetensors are written to local files alone; give a folder of this "

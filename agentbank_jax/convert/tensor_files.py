@@ -69,8 +69,8 @@ def open_tensors(folder: pathlib.Path) -> dict[str, Tensor]:
 
 def _read_index(path: pathlib.Path) -> dict[str, str]:
   try:
-    return json.loads(path.read_text())["weight_map"]
-  except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as e:
+    return {str(name): str(file) for name, file in json.loads(path.read_text())["weight_map"].items()}
+  except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError) as e:
     raise UserError(f"{path}: not an index of safetensors ({type(e).__name__}: {e})") from None
 
 

@@ -40,14 +40,19 @@ class EnginePlayer:
   `Renderer.continuation` for what comes between two replies. Only new tokens are run.
 
   Attributes:
-    name: model and sampling, for the episode log.
+    name: of the model, for the episode log.
     slots: conversations at once.
   """
 
   def __init__(self, name: str, engine: Engine, renderer: Renderer, turn_tokens: int):
     """Args:
       turn_tokens: a reply is cut there.
+
+    Raises:
+      UserError: `turn_tokens` below 1.
     """
+    if turn_tokens < 1:
+      raise UserError(f"sampling.turn_tokens is {turn_tokens}; it must be at least 1")
     self.name, self.slots = name, engine.slots
     self._engine, self._renderer, self._turn_tokens = engine, renderer, turn_tokens
     self._free = list(range(engine.slots - 1, -1, -1))
@@ -152,8 +157,19 @@ def make_engine_player(config) -> EnginePlayer:
 
 def engine_player(name: str, params, config: LlamaConfig, renderer: Renderer, execution: execution_lib.Execution, *,
                   slots: int, chunk: int, context: int, turn_tokens: int, sampling: Sampling) -> EnginePlayer:
-  """Returns a player for canonical parameters; its name gets a digest of them."""
-  digest = params_digest(params)
+  """Returns a player for canonical parameters.
+
+  Its name gets a digest of all that its replies depend on, but for the settings in the episode log's fingerprint:
+  parameters, architecture, chat format and tokenizer, compute dtype.
+
+  Raises:
+    UserError: the tokenizer has more tokens than the model.
+  """
+  if renderer.tokenizer.vocab_size > config.vocab_size:
+    raise UserError(f"the tokenizer of {name} has {renderer.tokenizer.vocab_size} tokens, the model's vocabulary "
+                    f"{config.vocab_size} entries; give the folder the tokenizer that the model was trained with")
+  parts = params_digest(params), config, renderer.fingerprint, execution.compute_dtype
+  digest = hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
   engine = Engine(llama.to_layout(params, config.num_layers, execution.layers), config, execution, slots=slots,
                   length=context, chunk=chunk, sampling=sampling, stop_ids=renderer.stop_ids)
   return EnginePlayer(f"{name}@{digest}", engine, renderer, turn_tokens)
@@ -161,13 +177,15 @@ def engine_player(name: str, params, config: LlamaConfig, renderer: Renderer, ex
 
 def params_digest(params: Any) -> str:
   """Returns 12 hex digits that tell two sets of weights apart: a hash of 64 values spread over each array."""
-  @jax.jit
-  def some(leaf):
-    flat = leaf.reshape(-1)
-    return flat[jnp.linspace(0, flat.size - 1, 64).astype(jnp.int32)].astype(jnp.float32)
-
   digest = hashlib.sha256()
   for path, leaf in jax.tree.leaves_with_path(params):
     digest.update(f"{jax.tree_util.keystr(path)}{leaf.shape}".encode())
-    digest.update(np.asarray(some(leaf)).tobytes())
+    digest.update(np.asarray(_some_values(leaf)).tobytes())
   return digest.hexdigest()[:12]
+
+
+@jax.jit
+def _some_values(leaf):
+  """Returns 64 values of an array, by indices along each axis: the stacked layers of 13B have more than 2^31 values."""
+  flat = np.linspace(0, leaf.size - 1, 64).astype(np.int64)
+  return leaf[tuple(index.astype(np.int32) for index in np.unravel_index(flat, leaf.shape))].astype(jnp.float32)

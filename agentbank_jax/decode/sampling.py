@@ -24,7 +24,7 @@ class Sampling:
   top_p: float
 
   def __post_init__(self):
-    if self.temperature < 0:
+    if not 0 <= self.temperature < float("inf"):
       raise UserError(f"temperature is {self.temperature}; it must be 0 (greedy) or more")
     if not 0 < self.top_p <= 1:
       raise UserError(f"top_p is {self.top_p}; it must be in (0, 1]")

@@ -35,6 +35,6 @@ def _same_word(a: str, b: str) -> bool:
   if _INTEGER.fullmatch(b):
     try:
       return not _INTEGER.fullmatch(a) and abs(Decimal(a) - Decimal(b)) <= _FROM_INTEGER
-    except decimal.InvalidOperation:  # an exponent beyond all bounds
+    except decimal.DecimalException:  # an exponent beyond all bounds
       return False
   return math.isclose(float(a), float(b), rel_tol=_RELATIVE, abs_tol=_ABSOLUTE)

@@ -22,11 +22,11 @@ from agentbank_jax import __version__
 from agentbank_jax.envs.base import Instance
 from agentbank_jax.errors import UserError
 from agentbank_jax.evaluate.rollout import prompt_hash
-from agentbank_jax.files import LineFile
+from agentbank_jax.files import LineFile, atomic_path
 from agentbank_jax.tasks import requirements
 from agentbank_jax.tasks.task import Task
 from agentbank_jax.trajectory import Trajectory
-from agentbank_jax.trajectory_io import atomic_path, read_trajectories, write_trajectories
+from agentbank_jax.trajectory_io import read_trajectories, write_trajectories
 
 _SYNC_SECONDS = 1.0  # a process that dies loses no line; a machine that dies loses those of one second
 _PACKAGES = ("jax", "flax", "numpy", "tokenizers")

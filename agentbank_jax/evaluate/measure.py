@@ -17,10 +17,10 @@ from agentbank_jax.evaluate.rollout import Limits, play
 from agentbank_jax.evaluate.run import Problems, draw, draw_from_any, make_player
 from agentbank_jax.evaluate.scores import TaskScore, score
 from agentbank_jax.evaluate.tables import excluded, rate
+from agentbank_jax.files import atomic_path
 from agentbank_jax.report.tables import Table, markdown
 from agentbank_jax.tasks import get_task, task_names
 from agentbank_jax.trajectory import Turn
-from agentbank_jax.trajectory_io import atomic_path
 
 PLAYERS = ("expert", "random")
 ANY = "any"  # split: test, or train where the data of test are not here

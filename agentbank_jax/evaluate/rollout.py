@@ -220,7 +220,7 @@ class _Rollout:
     if reply.finish == "context":
       self._end(episode, Outcome.CONTEXT_LIMIT)
       return
-    text = reply.text.encode(errors="replace").decode()  # half a surrogate pair is no text
+    text = _encodable(reply.text)
     episode.turns.append(Turn("assistant", text))
     episode.steps += 1
     episode.tokens += reply.tokens
@@ -249,7 +249,7 @@ class _Rollout:
   def _fail(self, episode: _Episode, outcome: Outcome, error: str) -> None:
     """Begins the episode again, or ends it where that was the last attempt."""
     self._hang_up(episode)
-    errors = (*episode.errors, f"{outcome}: {error}")
+    errors = (*episode.errors, _encodable(f"{outcome}: {error}"))
     logging.warning("%s %s, attempt %d of %d, step %d: %s", self._task.name, episode.instance.id, len(errors),
                     self._limits.retries + 1, episode.steps, errors[-1])
     if len(errors) <= self._limits.retries:
@@ -286,6 +286,11 @@ class _Rollout:
         outcome=outcome,
         provenance=self._provenance,
         metadata=metadata))
+
+
+def _encodable(text: str) -> str:
+  """Returns `text` as the log can hold it: half a surrogate pair is no text."""
+  return text.encode(errors="replace").decode()
 
 
 def _reset(env: Env, instance: Instance) -> str:

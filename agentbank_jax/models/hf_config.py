@@ -59,6 +59,8 @@ def read_hf_config(path: pathlib.Path) -> LlamaConfig:
     return from_hf(hf)
   except UserError as e:
     raise UserError(f"{path}: {e}") from None
+  except (TypeError, AttributeError, ZeroDivisionError) as e:  # a list where a number should be, no heads, ...
+    raise UserError(f"{path}: a field has a value that no model has ({type(e).__name__}: {e})") from None
 
 
 def from_hf(hf: Mapping[str, Any]) -> LlamaConfig:

@@ -7,10 +7,10 @@ import pathlib
 import jinja2
 
 from agentbank_jax import __version__
+from agentbank_jax.files import atomic_path
 from agentbank_jax.report.plots import loss_curves, read_losses
 from agentbank_jax.report.tables import Table
 from agentbank_jax.trajectory import Outcome, Trajectory
-from agentbank_jax.trajectory_io import atomic_path
 
 _THEMES = ("light", "dark")
 

@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 import io
-import json
 import pathlib
 from typing import NamedTuple
 
-from absl import logging
+from agentbank_jax.files import read_lines
 
 # Okabe and Ito's palette: told apart by colour-blind readers, legible on white and on near-black.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -22,22 +21,15 @@ class Series(NamedTuple):
 
 
 def read_losses(path: pathlib.Path) -> list[Series]:
-  """Returns the losses in a `metrics.jsonl`: `loss`, and every other key that ends in `/loss`.
+  """Returns the losses in a `metrics.jsonl`, if there is one: `loss`, and every other key that ends in `/loss`.
 
-  Rows without a step or a loss, and a last line that is still being written, are no error. A file that
-  is missing has no series.
+  Raises:
+    UserError: a line is none of metrics.
   """
-  if not path.exists():
-    return []
   found: dict[str, list[tuple[int, float]]] = {}
-  for number, line in enumerate(path.read_text().splitlines(), start=1):
-    try:
-      row = json.loads(line)
-    except ValueError:
-      logging.warning("%s, line %d is not JSON and is left out of the plot", path, number)
-      continue
+  for row in read_lines(path, "metrics", "step"):
     for key, value in row.items():
-      if "step" in row and key.split("/")[-1] == "loss" and isinstance(value, int | float):
+      if key.split("/")[-1] == "loss":
         found.setdefault(key, []).append((row["step"], value))
   return [Series(key, *zip(*sorted(found[key]), strict=True)) for key in sorted(found, reverse=True)]
 

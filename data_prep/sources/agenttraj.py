@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import re
 from typing import Any
 
-from agentbank_jax.trajectory import Outcome, Trajectory
+from agentbank_jax.trajectory import Trajectory
 from data_prep.sources.source import (
   Context,
   DropRow,
@@ -16,6 +16,7 @@ from data_prep.sources.source import (
   Reason,
   identity,
   messages_of,
+  outcome_of,
   read_turns,
   rest_of,
 )
@@ -30,12 +31,9 @@ def convert(row: Mapping[str, Any], context: Context) -> Trajectory:
     raise DropRow(Reason.EVALUATION_ID_ONLY, "names an evaluation problem, holds no conversation")
   environment = re.match(r"[A-Za-z_]*[A-Za-z]", name)  # "webshop_[5238]", "sciworld_12"
   environment = environment and environment[0]
-  outcome = None
-  if row.get("success") is not None:
-    outcome = Outcome.SOLVED if row["success"] else Outcome.FAILED
   return Trajectory(name, context.task_or(TASKS.get(environment, environment)),
-                    read_turns(messages_of(row, "conversations")), reward=row.get("reward"), outcome=outcome,
-                    provenance=context.provenance,
+                    read_turns(messages_of(row, "conversations")), reward=row.get("reward"),
+                    outcome=outcome_of(row, "success"), provenance=context.provenance,
                     metadata=rest_of(row, "item_id", "conversations", "reward", "success"))
 
 

@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 from agentbank_jax.errors import UserError
-from agentbank_jax.trajectory import Provenance, Trajectory, Turn
+from agentbank_jax.trajectory import Outcome, Provenance, Trajectory, Turn
 from agentbank_jax.trajectory_io import SUFFIXES, parse_json, read_rows
 
 
@@ -185,6 +185,16 @@ def loss_flag(message: Mapping[str, Any], i: int) -> bool | None:
   if any(not isinstance(v, bool | int | float) or v not in (0, 1) for v in values) or len(set(values)) > 1:
     raise DropRow(Reason.BAD_LOSS_FLAG, f"turn {i}: the loss flag is {values}, expected true or false")
   return bool(values[0]) if values else None
+
+
+def outcome_of(row: Mapping[str, Any], key: str) -> Outcome | None:
+  """Returns the outcome by the row's own true or false (or 1 or 0), or None where it says nothing."""
+  value = row.get(key)
+  if value is None:
+    return None
+  if not isinstance(value, bool | int | float) or value not in (0, 1):
+    raise DropRow(Reason.MALFORMED, f"{key} is {value!r}, expected true or false")
+  return Outcome.SOLVED if value else Outcome.FAILED
 
 
 def make_turn(role: str, content: str | None, train: bool | None, i: int) -> Turn:

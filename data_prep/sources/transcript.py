@@ -11,7 +11,7 @@ import itertools
 from typing import Any
 
 from agentbank_jax.trajectory import Outcome, Trajectory, Turn
-from data_prep.sources.source import Context, DropRow, Format, Reason, identity, rest_of
+from data_prep.sources.source import Context, DropRow, Format, Reason, identity, outcome_of, rest_of
 
 _MARK = "> "
 
@@ -31,9 +31,8 @@ def convert(row: Mapping[str, Any], context: Context) -> Trajectory:
   metadata = rest_of(row, "id", "traj", "result")
   if turns[-1].role == "user":
     metadata["final_observation"] = turns.pop().content
-  reward, outcome = None, None
-  if isinstance(row.get("result"), bool):
-    reward, outcome = float(row["result"]), Outcome.SOLVED if row["result"] else Outcome.FAILED
+  outcome = outcome_of(row, "result")
+  reward = None if outcome is None else float(outcome == Outcome.SOLVED)
   name = identity(row, context, "name")
   return Trajectory(name, context.task_or("alfworld"), tuple(turns), reward, outcome, context.provenance,
                     metadata)

@@ -91,7 +91,7 @@ def _simulator() -> Any:
 def gold_path(task: str, variation: int) -> list[str]:
   """Returns the gold path, made once and kept in the cache (`cache.py`)."""
   from agentbank_jax.envs import scienceworld
-  from agentbank_jax.trajectory_io import atomic_path
+  from agentbank_jax.files import atomic_path
 
   version = importlib.metadata.version("scienceworld")
   path = cache.folder("scienceworld") / f"gold-{version}" / f"{task}-{variation}.json"
