@@ -25,6 +25,8 @@ TPU = ["--config=launch/configs/tpu_vm.py", "--config.name=pod", "--config.zone=
 GKE = ["--config=launch/configs/gke.py", "--config.name=pod", "--config.cluster=c", "--config.image=registry/image:1",
        *QUICK]
 SLURM = ["--config=launch/configs/slurm.py", "--config.name=pod", "--config.gpus_per_node=2", *QUICK]
+LOCAL = ["--config=launch/configs/local.py", "--config.processes=3", "--config.grace_seconds=1",
+         "--config.max_restarts=2"]
 
 
 @pytest.fixture(autouse=True)
@@ -132,10 +134,36 @@ def test_help_names_every_verb_and_flag(capfd):
     (["run", *GKE, "--config.topology=4by4"], "topology is '4by4'"),
     (["run", *GKE, "--config.topology=2x3"], "6 chips, no multiple of chips_per_host = 4"),
     (["run", *GKE, "--config.image="], "image is not set"),
+    (["run", *GKE, "--config.location="], "location is not set"),
+    (["run", *GKE, "--config.chips_per_host=0"], "chips_per_host is 0; it must be above 0"),
+    (["run", *SLURM, "--config.nodes=0"], "nodes is 0; it must be above 0"),
+    (["run", *TPU, "--config.poll_every=-1"], "poll_every is -1.0; it must be above 0"),
+    (["run", *TPU, "--config.max_restarts=-1"], "max_restarts is -1; it must be 0 or more"),
+    (["run", *LOCAL, "--config.processes=0"], "processes is 0; it must be above 0"),
+    (["run", *LOCAL], "command is empty"),
+    (["run", *TPU, "--config.bucket=gs://b"], "bucket is 'gs://b'; give its name alone"),
+    (["run", *TPU, "--config.mount=mnt"], "mount is 'mnt'; give an absolute folder"),
+    (["run", *LOCAL, "--workdir=gs://bucket/run"], "give a folder of this machine"),
+    (["run", "--help", "--config=nowhere.py"], "nowhere.py: no such config file; see launch/configs/"),
     (["status", *SLURM, "--workdir=nowhere"], "no job was started with this --workdir"),
 ])
 def test_a_wrong_command_is_answered_in_one_line(args, told, capfd):
   assert told in _fails(capfd, *args)
+
+
+def test_help_of_a_verb_shows_the_settings_of_the_config_that_is_given(capfd):
+  assert tool.main(["launch", "run", "--help"]) == 0
+  assert "usage: python -m launch run --config=FILE" in capfd.readouterr().out
+  assert tool.main(["launch", "run", "--config=launch/configs/slurm.py", "--help"]) == 0
+  out = capfd.readouterr().out
+  assert "config.gpus_per_node = 8" in out
+  assert "config.max_restarts = 10" in out  # of launch/configs/base.py, which it starts from
+
+
+def test_a_workdir_that_is_a_file(tmp_path, capfd):
+  (tmp_path / "file").touch()
+  told = _fails(capfd, "run", *LOCAL, "--config.command=true", f"--workdir={tmp_path / 'file'}")
+  assert str(tmp_path / "file") in told and "Not a directory" in told
 
 
 def test_a_missing_program_is_named(tmp_path, monkeypatch, capfd):
@@ -461,6 +489,19 @@ def test_a_process_that_fails_in_a_batch_job(fakes, tmp_path, event, code, reque
   assert told in capfd.readouterr().out
 
 
+def test_the_packages_of_a_job_are_those_of_its_folder(fakes, checkout, tmp_path, monkeypatch):
+  """pip would look a plain word such as agentbank[gpu] up in its index."""
+  monkeypatch.chdir(tmp_path)
+  python = tmp_path / "python"
+  python.write_text('#!/bin/sh\nmkdir -p "$3/bin"; ln -sf "$(command -v gcloud)" "$3/bin/python"\n')
+  python.chmod(0o755)
+  config = f"--config={ROOT / 'launch/configs/slurm.py'}"
+  assert _launch("setup", [config, f"--config.source={checkout}", f"--config.python={python}"], tmp_path / "w") == 0
+  assert (tmp_path / "agentbank/requirements.lock").read_text() == "jax==0.10.2\n"
+  install, = fakes.calls()
+  assert install[-1] == f"{tmp_path}/agentbank[gpu]"
+
+
 def test_a_batch_job_is_stopped_and_ended(fakes, tmp_path):
   (tmp_path / "job_id").write_text("4711\n")
   assert _launch("stop", SLURM, tmp_path) == 0
@@ -470,9 +511,6 @@ def test_a_batch_job_is_stopped_and_ended(fakes, tmp_path):
 
 
 # This machine.
-
-LOCAL = ["--config=launch/configs/local.py", "--config.processes=3", "--config.grace_seconds=1",
-         "--config.max_restarts=2"]
 
 
 @pytest.mark.parametrize("command, code, attempts, told", [
