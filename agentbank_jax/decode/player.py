@@ -140,7 +140,8 @@ def make_engine_player(config) -> EnginePlayer:
     raise UserError(f"sampling.context is {sampling.context}, but {engine.model} has {bundle.config.max_positions} "
                     f"positions; set --config.sampling.context={bundle.config.max_positions} or less")
   rules = {**config.rules, "length": None}  # a turn's few new positions are not worth cutting
-  sharding = make_sharding(config.mesh, rules) if jax.device_count() > 1 else None
+  sharding = make_sharding(config.mesh, rules, jax.devices()[:jax.device_count()])
+  sharding = sharding if jax.device_count() > 1 else None  # a mesh for several devices is an error on one, too
   execution = execution_lib.resolve(config.execution, jax.default_backend(), sharding)
   dtype = "float32" if execution.compute_dtype == "float32" else None
   shardings = llama.param_shardings(bundle.config, sharding) if sharding else None
