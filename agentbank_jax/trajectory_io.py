@@ -17,7 +17,7 @@ from typing import Any
 import zlib
 
 from agentbank_jax.errors import UserError
-from agentbank_jax.paths import as_path, in_bucket
+from agentbank_jax.paths import as_path, in_bucket, local_path
 from agentbank_jax.trajectory import Trajectory, TrajectoryError
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
@@ -40,7 +40,7 @@ def read_trajectories(path: str | os.PathLike, task: str | None = None) -> Itera
     UserError: no such file, a truncated or corrupt one, a row that is not a trajectory, a repeated
       id. The message names the file, the row (counted from 1), its id and the turn.
   """
-  path = pathlib.Path(path)
+  path = local_path(path)
   seen: set[str] = set()
   for number, row in enumerate(read_rows(path), start=1):
     try:

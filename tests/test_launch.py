@@ -419,6 +419,9 @@ def test_the_job_in_it_has_kubernetes_schema(fakes, tmp_path, flags):
   job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "pod"},
          "spec": jobset["spec"]["replicatedJobs"][0]["template"]["spec"]}
   validate.validate(job, "1.31", strict=True)
+  job["spec"]["parallelism"] = "four"
+  with pytest.raises(validate.ValidationError):
+    validate.validate(job, "1.31", strict=True)
 
 
 def test_a_cluster_is_prepared(fakes, tmp_path):
