@@ -37,7 +37,8 @@ def test_several_slices_and_one_at_once(fakes, tmp_path):
 ])
 def test_machines_that_are_not_to_be_had(fakes, tmp_path, scenario, told, capfd):
   fakes.play(**scenario)
-  assert told in fails(capfd, "create", *TPU, f"--workdir={tmp_path}", "--config.wait_hours=0.0001")
+  hours = 0.0001 if "not ACTIVE" in told else 1.0
+  assert told in fails(capfd, "create", *TPU, f"--workdir={tmp_path}", f"--config.wait_hours={hours}")
 
 
 def test_setup_really_run_on_every_worker(fakes, checkout, tmp_path):
