@@ -7,7 +7,7 @@ A killed process leaves no half-written checkpoint under a step's name, but it m
 older than all that are kept. It goes when the run goes on.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import contextlib
 from typing import Any
 
@@ -38,22 +38,29 @@ class Checkpoints:
     """
     params_store.quiet_orbax()
     self.directory = epath.Path(absolute(as_path(directory)))  # Orbax refuses to write under a relative path
-    self._failed = False
+    self._keep_last, self._keep_every, self._failed = keep_last, keep_every, False
     policies = ocp.training.preservation_policies
     keep = [policies.LatestN(keep_last)] + ([policies.EveryNSteps(keep_every)] if keep_every else [])
     self._orbax = ocp.training.Checkpointer(
         self.directory, preservation_policy=policies.AnyPreservationPolicy(keep), cleanup_tmp_directories=True)
-    self._finish_deletions(keep_last, keep_every)
 
-  def _finish_deletions(self, keep_last: int, keep_every: int | None) -> None:
-    """Deletes what an earlier process would have, had it lived: Orbax deletes file by file, and at saves alone."""
-    kept = self.steps()[-keep_last:]
-    if jax.process_index() == 0 and kept:
-      for path in self.directory.iterdir():
-        if path.name.isdigit() and int(path.name) < kept[0] and (not keep_every or int(path.name) % keep_every):
-          remove(path)
+  def _left_over(self, oldest: int) -> list[int]:
+    """What an earlier process would have deleted, had it lived: Orbax deletes file by file, and at saves alone."""
+    every = self._keep_every
+    found = [int(path.name) for path in self.directory.iterdir() if path.name.isdigit()]
+    return [step for step in found if step < oldest and (not every or step % every)]
+
+  def _tidy(self, left_over: Sequence[int], damaged: Sequence[int]) -> None:
+    """Deletes what is left over, and moves what is damaged out of the steps' way; every process calls it."""
+    if jax.process_index() == 0:
+      for step in left_over:
+        remove(self.directory / str(step))
+      for step in damaged:
+        aside = self.directory / f"damaged-{step}"
+        remove(aside)
+        (self.directory / str(step)).rename(aside)
     if jax.process_count() > 1:
-      multihost_utils.sync_global_devices("what was left over is gone")
+      multihost_utils.sync_global_devices("checkpoints are tidied")
     self._orbax.reload()
 
   def __enter__(self):
@@ -111,7 +118,9 @@ class Checkpoints:
   def restore(self, abstract: TrainState) -> tuple[TrainState, dict[str, Any]] | None:
     """Returns the newest readable canonical state and its record, or None where there is no checkpoint.
 
-    A checkpoint that cannot be read is passed over for the one before it, and said so.
+    A checkpoint that a process cannot read is passed over by all for the one before it, and said so. Once that is read,
+    it is moved aside (`damaged-STEP`): its steps are done and saved again, and it must not count among the newest,
+    which stay. It is not deleted: it may be the disk, not the checkpoint, that failed.
 
     Args:
       abstract: shapes, dtypes and shardings to restore to.
@@ -119,7 +128,7 @@ class Checkpoints:
     Raises:
       UserError: a checkpoint of another shape, or checkpoints of which none can be read.
     """
-    steps = self.steps()
+    steps, damaged = self.steps(), []
     for step in reversed(steps):
       try:
         metadata = self._orbax.checkpointables_metadata(step)
@@ -133,7 +142,13 @@ class Checkpoints:
       except Exception as e:  # Orbax raises many kinds for a damaged checkpoint; all mean: try the one before
         logging.warning("checkpoint %s cannot be read (%s: %s); trying the one before", self.directory / str(step),
                         type(e).__name__, str(e).splitlines()[0] if str(e) else "")
+        damaged.append(step)
         continue
+      oldest = min(step, steps[-self._keep_last:][0])
+      self._tidy(self._left_over(oldest), damaged)  # only now that there is one to go on from
+      if damaged:
+        logging.warning("going on from step %d; moved aside what cannot be read: %s", step,
+                        ", ".join(str(self.directory / f"damaged-{d}") for d in damaged))
       step_array = jax.device_put(jax.numpy.int32(step), abstract.step.sharding)
       record = dict(metadata.custom_metadata or {})
       return TrainState(loaded["params"], loaded["optimizer"]["opt_state"], step_array), record

@@ -204,13 +204,8 @@ def _verb_usage(name: str, verb: Verb, argv: list[str]) -> str:
         *lines, f"usage: agentbank {name} --config=FILE [--config.key=value ...] [--workdir=runs/{name}]", "",
         f"Its settings are those of its config file, such as configs/{verb.config}.py: "
         f"agentbank {name} --config=FILE --help shows them."])
-  if not path.is_file():
-    raise UserError(f"{path}: no such config file; see configs/")
-  text = path.read_text().rstrip()
-  base = _config_path("base").read_text().rstrip()
-  start = ["", "It starts from configs/base.py:", "", base] if "configs.base import training" in text else []
   return "\n".join([
-      *lines, f"Settings of {path}; override any with --config.key=value:", "", text, *start, "",
+      *lines, *command_line.settings_of(path, _config_path("base").parent), "",
       f"  --workdir=DIR  where results and summary.json go (runs/{name})"])
 
 

@@ -139,6 +139,27 @@ def _find_setting(config, path: str) -> _Setting:
   return setting
 
 
+def settings_of(path: pathlib.Path, folder: pathlib.Path) -> list[str]:
+  """Returns, line by line, a config file for a person to read, and those in `folder` that it starts from.
+
+  Raises:
+    UserError: no such file.
+  """
+  name = str(folder.relative_to(_ROOT))
+  if not path.is_file():
+    raise UserError(f"{path}: no such config file; see {name}/")
+  lines, start = [f"Settings of {path}; override any with --config.key=value:"], path
+  package = name.replace("/", "[.]")
+  starts_from = re.compile(rf"^from {package}(?:[.](base) import training| import (\w+))$", re.MULTILINE)
+  while True:
+    text = start.read_text().rstrip()
+    lines += ["", text]
+    if not (found := starts_from.search(text)):
+      return lines
+    start = folder / f"{found[1] or found[2]}.py"
+    lines += ["", f"It starts from {name}/{start.name}:"]
+
+
 def given_files(args: Sequence[str]) -> list[str]:
   """Returns the files of all `--config=FILE` in `args`."""
   return [m[1] for a in args if (m := re.match(r"--?config=(.*)", a))]

@@ -105,6 +105,9 @@ def join(config, shared: bool) -> None:
     ProcessesMissing: not all came; says which, or that the coordinator cannot be reached.
   """
   settings = config.distributed
+  for key in ("start_seconds", "heartbeat_seconds", "simulated_devices"):
+    if settings[key] is not None and settings[key] < 1:
+      raise UserError(f"distributed.{key} is {settings[key]}; it must be at least 1")
   cpu = os.environ.get("JAX_PLATFORMS") == "cpu"
   if settings.simulated_devices is not None:
     if not cpu:

@@ -1,5 +1,8 @@
 """The optimizer a config asks for: AdamW with a schedule, clipping and a weight-decay mask."""
 
+from collections.abc import Callable
+import math
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -22,8 +25,9 @@ def make_schedule(config, total_steps: int) -> optax.Schedule:
   """
   if config.schedule not in SCHEDULES:
     raise UserError(f"optim.schedule is {config.schedule!r}; choose one of {', '.join(SCHEDULES)}")
-  if not 0 <= config.warmup_share < 1:
-    raise UserError(f"optim.warmup_share is {config.warmup_share}; it must be in [0, 1)")
+  _check(config, "learning_rate", lambda rate: 0 <= rate < math.inf, "0 or more")
+  _check(config, "warmup_share", lambda share: 0 <= share < 1, "in [0, 1)")
+  _check(config, "final_share", lambda share: 0 <= share <= 1, "in [0, 1]")
   peak, warmup = config.learning_rate, round(config.warmup_share * total_steps)
   rest = max(total_steps - warmup, 1)
   if config.schedule == "cosine":
@@ -53,13 +57,23 @@ def make_optimizer(config, schedule: optax.Schedule) -> optax.GradientTransforma
     config: b1, b2, eps, weight_decay, decay ("kernels" or "all"), clip_norm, mu_dtype.
 
   Raises:
-    UserError: an unknown decay or dtype.
+    UserError: an unknown decay or dtype, or a value out of range.
   """
   if config.decay not in DECAYS:
     raise UserError(f"optim.decay is {config.decay!r}; choose one of {', '.join(DECAYS)}")
   if config.mu_dtype not in ("float32", "bfloat16"):
     raise UserError(f"optim.mu_dtype is {config.mu_dtype!r}; choose float32 or bfloat16")
+  for key in ("b1", "b2"):
+    _check(config, key, lambda rate: 0 <= rate < 1, "in [0, 1)")
+  _check(config, "eps", lambda eps: eps > 0, "above 0")
+  _check(config, "weight_decay", lambda decay: decay >= 0, "0 or more")
+  _check(config, "clip_norm", lambda norm: norm is None or norm > 0, "above 0, or None for no clipping")
   adamw = optax.adamw(schedule, b1=config.b1, b2=config.b2, eps=config.eps, weight_decay=config.weight_decay,
                       mask=lambda params: decay_mask(params, config.decay), mu_dtype=config.mu_dtype)
   clip = [] if config.clip_norm is None else [optax.clip_by_global_norm(config.clip_norm)]
   return optax.chain(*clip, adamw)
+
+
+def _check(config, key: str, is_right: Callable[[float | None], bool], told: str) -> None:
+  if not is_right(config[key]):
+    raise UserError(f"optim.{key} is {config[key]}; it must be {told}")

@@ -47,6 +47,18 @@ def in_bucket(path: str | os.PathLike) -> bool:
   return os.fspath(path).startswith(_SCHEME)
 
 
+def local_path(path: str | os.PathLike) -> pathlib.Path:
+  """Returns a path of this machine, for what reads local files alone; does not look at it.
+
+  Raises:
+    UserError: a bucket's path, or another URL.
+  """
+  if in_bucket(path):
+    raise UserError(f"{os.fspath(path)}: this is read from local files alone; copy it to this machine first: gcloud "
+                    f"storage cp -r {os.fspath(path)} .")
+  return as_path(path)
+
+
 def absolute(path: AnyPath) -> AnyPath:
   """Returns the same place as a path that does not depend on the current folder. (epath's own takes a bucket's for a
   local one.)"""

@@ -132,6 +132,17 @@ def make_sharding(mesh_shape: Mapping[str, int], rules: Mapping[str, str | tuple
   return Sharding(make_mesh(mesh_shape, devices), tuple(normal))
 
 
+def run_sharding(mesh_shape: Mapping[str, int], rules: Mapping[str, str | tuple[str, ...] | None]) -> Sharding | None:
+  """Returns the sharding of a run on all devices, or None on one; a mesh for several is an error there too.
+
+  Raises:
+    UserError: as `make_sharding`.
+  """
+  count = jax.device_count()
+  sharding = make_sharding(mesh_shape, rules, jax.devices()[:count])
+  return sharding if count > 1 else None
+
+
 def global_batch(batch: Mapping[str, np.ndarray], sharding: Sharding | None, batch_size: int | None = None,
                  axes: tuple[str | None, ...] = ("batch", "length")) -> dict[str, jax.Array]:
   """Turns this process's rows into global arrays.

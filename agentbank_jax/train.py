@@ -28,7 +28,7 @@ from agentbank_jax.models import lora
 from agentbank_jax.models.config import num_params
 from agentbank_jax.optim import make_optimizer, make_schedule
 from agentbank_jax.paths import AnyPath, make_folder
-from agentbank_jax.sharding import global_batch, make_sharding
+from agentbank_jax.sharding import global_batch, run_sharding
 from agentbank_jax.starting_model import architecture, fit_to_data, starting_params
 from agentbank_jax.state import abstract_state, canonical, init_state, place
 
@@ -61,10 +61,10 @@ class Trainer:
     self.config, self.workdir = config, workdir
     self.goodput = Goodput(workdir / "goodput.jsonl", started, lead=jax.process_index() == 0)
     self.dataset = data.PackedDataset.open(config.data.path)
+    if "train" not in self.dataset.num_rows:
+      raise UserError(f"{self.dataset.path} has no split 'train'; pack with a smaller eval_share")
     self.model = fit_to_data(architecture(config.model), self.dataset)
-    sharding = None
-    if jax.device_count() > 1:
-      sharding = make_sharding(config.mesh, config.rules)
+    sharding = run_sharding(config.mesh, config.rules)
     self.execution = execution_lib.resolve(config.execution, jax.default_backend(), sharding,
                                            max_segments=self.dataset.max_segments)
     _check_settings(config, self.execution, self.dataset)
@@ -305,11 +305,15 @@ class _Signals:
 def _check_settings(config, execution: execution_lib.Execution, dataset: data.PackedDataset) -> None:
   """Raises UserError, before a step is done, for what would fail in the middle of the run or at its end."""
   lowest = {"data.batch_size": 1, "data.micro_batches": 1, "train.eval_batch_size": 1, "train.log_every": 1,
-            "train.eval_every": 0, "train.checkpoint_every": 0, "train.keep_last": 1}
+            "train.eval_every": 0, "train.checkpoint_every": 0, "train.keep_last": 1, "train.keep_every": 1, "seed": 0}
   for key, least in lowest.items():
-    if (value := operator.attrgetter(key)(config)) < least:
+    value = operator.attrgetter(key)(config)
+    if value is not None and value < least:
       raise UserError(f"{key} is {value}; it must be at least {least}")
   notices.check(config.train.maintenance)
+  if config.train.eval_every and "eval" not in dataset.num_rows:
+    raise UserError(f"train.eval_every is {config.train.eval_every} and {dataset.path} has no split 'eval': set it to "
+                    "0, or pack with eval_share or eval_sources")
   if config.data.seq_len not in (None, dataset.seq_len):
     raise UserError(f"data.seq_len is {config.data.seq_len}, the rows of {dataset.path} have {dataset.seq_len} "
                     "positions; pack again with that seq_len, or set data.seq_len to None")

@@ -17,6 +17,7 @@ import zlib
 
 from agentbank_jax.errors import UserError
 from agentbank_jax.files import atomic_path
+from agentbank_jax.paths import local_path
 from agentbank_jax.trajectory import Trajectory, TrajectoryError
 
 SUFFIXES = (".jsonl", ".jsonl.gz", ".parquet")
@@ -37,7 +38,7 @@ def read_trajectories(path: str | os.PathLike) -> Iterator[Trajectory]:
     UserError: no such file, a truncated or corrupt one, a row that is not a trajectory, a repeated
       id. The message names the file, the row (counted from 1), its id and the turn.
   """
-  path = pathlib.Path(path)
+  path = local_path(path)
   seen: set[str] = set()
   for number, row in enumerate(read_rows(path), start=1):
     try:

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from agentbank_jax.errors import UserError, did_you_mean
 from agentbank_jax.files import atomic_path
+from agentbank_jax.paths import local_path
 from agentbank_jax.trajectory import Provenance, Trajectory, TrajectoryError
 from agentbank_jax.trajectory_io import row_name, to_row, write_trajectories
 from data_prep.ledger import Ledger, Where
@@ -92,7 +93,7 @@ class _Importer:
     fmt = get_format(source.format)
     provenance = Provenance(source=source.name, technique=fmt.technique, licence=source.licence or None)
     bad: Counter[str] = Counter()
-    for path, task in fmt.files(pathlib.Path(source.path), source.options):
+    for path, task in fmt.files(local_path(source.path), source.options):
       context = Context("", source.task or task, provenance, source.options)
       rows = tqdm(fmt.prepare(load_rows(path)), desc=f"{source.name} {path.name}", unit=" rows")
       for number, row in enumerate(rows, start=1):

@@ -16,6 +16,7 @@ from agentbank_jax.chat import ChatError, Renderer, load_renderer, make_renderer
 from agentbank_jax.data import PackedDataset
 from agentbank_jax.errors import UserError
 from agentbank_jax.files import atomic_path
+from agentbank_jax.paths import AnyPath, as_path
 from agentbank_jax.tokenizer import Tokenizer, load_tokenizer
 from agentbank_jax.trajectory_io import read_trajectories
 
@@ -67,7 +68,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict:
   Raises:
     UserError: no such data or record.
   """
-  path = pathlib.Path(config.data)
+  path = as_path(config.data)  # a packed data set may be in a bucket
   if path.is_dir():
     if config.tokenizer or config.format:
       raise UserError(f"{path} is a packed data set and has its own tokenizer and format: "
@@ -87,7 +88,7 @@ def run(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict:
       for s in segments]}
 
 
-def _from_packed(path: pathlib.Path, split: str, index: int,
+def _from_packed(path: AnyPath, split: str, index: int,
                  trajectory_id: str) -> tuple[str, list[Segment], Renderer]:
   dataset = PackedDataset.open(path)
   rows = dataset.source(split)
@@ -105,7 +106,7 @@ def _from_packed(path: pathlib.Path, split: str, index: int,
   return title, segments, load_renderer(path / "tokenizer")
 
 
-def _from_file(path: pathlib.Path, index: int, trajectory_id: str, tokenizer_path: str,
+def _from_file(path: AnyPath, index: int, trajectory_id: str, tokenizer_path: str,
                format_name: str) -> tuple[str, list[Segment], Renderer]:
   if not tokenizer_path or not format_name:
     raise UserError(f"{path} is not a packed data set: say how to render it by config.tokenizer and "

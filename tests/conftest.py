@@ -8,6 +8,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import pathlib
+import subprocess
 
 import pytest
 
@@ -33,3 +34,30 @@ def compile_cache(tmp_path_factory):
   yield settings["jax_compilation_cache_dir"]
   for name, value in before.items():
     jax.config.update(name, value)
+
+
+@pytest.fixture
+def in_checkout(monkeypatch):
+  """The test runs in this checkout's folder."""
+  monkeypatch.chdir(pathlib.Path(__file__).parents[1])
+
+
+@pytest.fixture
+def fakes(tmp_path, monkeypatch):
+  """gcloud, kubectl, docker and SLURM's programs, played."""
+  from fake_programs import Fakes
+  fakes = Fakes(tmp_path / "fakes", monkeypatch)
+  yield fakes
+  fakes.end()
+
+
+@pytest.fixture
+def checkout(tmp_path):
+  """A small repository in which all is committed."""
+  folder = tmp_path / "checkout"
+  folder.mkdir()
+  (folder / "requirements.lock").write_text("jax==0.10.2\n")
+  git = ["git", "-C", str(folder), "-c", "user.name=n", "-c", "user.email=e@x"]
+  for command in (["init", "-q"], ["add", "."], ["commit", "-qm", "all"]):
+    subprocess.run([*git, *command], check=True)
+  return folder

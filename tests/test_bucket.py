@@ -126,6 +126,20 @@ def test_verbs_that_write_local_files_say_so(server, capsys):
   assert "pack writes local files; give a folder of this machine, and copy it" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("args", [
+    ["pack", "--config.sources[0].path=gs://bucket/rows.jsonl", "--config.tokenizer=TOKENIZER",
+     "--config.format=llama3"],
+    ["import", "--config=configs/import_samples.py", "--config.sources[0].path=gs://bucket/rows.jsonl"],
+    ["inspect", "--config.data=gs://bucket/rows.jsonl", "--config.tokenizer=TOKENIZER", "--config.format=llama3"],
+], ids=["pack", "import", "inspect"])
+def test_verbs_that_read_local_files_say_so(server, packed, tmp_path, monkeypatch, capsys, args):
+  monkeypatch.chdir(pathlib.Path(__file__).parents[1])
+  args = [arg.replace("TOKENIZER", str(packed / "tokenizer")) for arg in args]
+  assert cli._main(["agentbank", *args, f"--workdir={tmp_path / 'run'}"]) == 2
+  assert ("gs://bucket/rows.jsonl: this is read from local files alone; copy it to this machine first: gcloud storage "
+          "cp -r gs://bucket/rows.jsonl .") in capsys.readouterr().err
+
+
 def test_a_bucket_that_is_not_there_is_told_and_not_made(server, packed):
   with pytest.raises(UserError, match="the bucket cannot be used"):
     train.run(make_training(packed, SETTINGS), as_path("gs://bukcet/run"))

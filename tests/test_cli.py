@@ -68,6 +68,9 @@ def test_help_of_a_given_config_shows_its_settings(capfd):
   out = capfd.readouterr().out
   assert "learning_rate = 3e-3" in out
   assert "keep_every = " in out  # of configs/base.py, which it starts from
+  assert cli._main(["agentbank", "train", f"--config={ROOT / 'configs/lora_13b.py'}", "--help"]) == 0
+  out = capfd.readouterr().out
+  assert [out.count(f"It starts from configs/{name}.py") for name in ("lora_7b", "samoyed_7b", "base")] == [1, 1, 1]
 
 
 @pytest.mark.parametrize("verb", cli.VERBS)

@@ -269,9 +269,12 @@ def test_head_of_a_tied_model(tmp_path):
 
 
 def test_constants_of_old_checkpoints_are_harmless(hf, tmp_path):
+  clean = tensors_of(hf)
   edit(hf, lambda t: t.update({"model.layers.0.self_attn.rotary_emb.inv_freq": np.ones(8, np.float32),
                                "model.rotary_emb.inv_freq": np.ones(8, np.float32)}))
   import_hf(hf, tmp_path / "bundle")
+  export_hf(tmp_path / "bundle", tmp_path / "out")
+  assert same_bytes(clean, tensors_of(tmp_path / "out"))
 
 
 def test_targets_are_not_overwritten_unasked(hf, tmp_path):

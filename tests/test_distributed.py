@@ -37,6 +37,15 @@ def _settings(**changes):
 # Who is there.
 
 
+@pytest.mark.parametrize("key", ["start_seconds", "heartbeat_seconds", "simulated_devices"])
+def test_a_time_or_number_that_cannot_be_is_said(key):
+  config = ConfigDict()
+  several_processes(config)
+  config.distributed[key] = 0
+  with pytest.raises(UserError, match=f"distributed.{key} is 0; it must be at least 1"):
+    distributed.join(config, shared=True)
+
+
 @pytest.mark.parametrize("settings, environ, place", [
     ({}, ALONE, None),
     ({}, ENV, ("host:1234", 4, 2, None)),

@@ -385,6 +385,7 @@ def test_it_dies_with_us():
   process.kill()
   process.wait()
   wait_for(lambda: not processes_with(marker))
+  assert not processes_with(marker)
 
 
 def wait_for(condition, seconds=30.0):

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 import pytest
 
 from agentbank_jax.errors import UserError
-from agentbank_jax.trajectory import Outcome, TrajectoryError
+from agentbank_jax.trajectory import Outcome, Trajectory, TrajectoryError
 from agentbank_jax.trajectory_io import read_trajectories
 from configs import import_agentbank, import_samples
 from data_prep.import_sources import run
@@ -238,7 +238,7 @@ def places(value, path=()):
 @pytest.mark.parametrize("source", import_samples.get_config().sources, ids=lambda source: source.format)
 def test_no_row_however_broken_breaks_an_importer(source):
   context = Context("1", source.task or "a_task", options=source.options)
-  fmt = get_format(source.format)
+  fmt, refused = get_format(source.format), 0
   for path, _ in fmt.files(pathlib.Path(source.path), source.options):
     for row in load_rows(path):
       for *outer, key in places(row):
@@ -246,9 +246,11 @@ def test_no_row_however_broken_breaks_an_importer(source):
           broken = copy.deepcopy(row)
           functools.reduce(operator.getitem, outer, broken)[key] = junk
           try:
-            fmt.convert(broken, context)
-          except (DropRow, TrajectoryError):
-            pass
+            assert isinstance(fmt.convert(broken, context), Trajectory)
+          except (DropRow, TrajectoryError) as e:
+            assert str(e)  # the reason is told
+            refused += 1
+  assert refused > len(JUNK)  # junk in a turn's place is no turn
 
 
 def test_only_an_acknowledgement_loses_its_loss():

@@ -407,6 +407,22 @@ def test_the_architecture_is_changed_from_the_command_line(packed, tmp_path, mon
     ({"train.peak_flops": -1.0}, {}, "peak_flops"),
     ({"optim.schedule": "cosin"}, {}, "schedule is 'cosin'"),
     ({"optim.decay": "some"}, {}, "decay is 'some'"),
+    ({"optim.learning_rate": -1e-3}, {}, "learning_rate is -0.001; it must be 0 or more"),
+    ({"optim.learning_rate": float("nan")}, {}, "learning_rate is nan; it must be 0 or more"),
+    ({"optim.warmup_share": 1.0}, {}, "warmup_share is 1.0"),
+    ({"optim.final_share": 2.0}, {}, "final_share is 2.0"),
+    ({"optim.b1": 1.5}, {}, "b1 is 1.5; it must be in"),
+    ({"optim.b2": -0.1}, {}, "b2 is -0.1; it must be in"),
+    ({"optim.eps": 0.0}, {}, "eps is 0.0; it must be above 0"),
+    ({"optim.weight_decay": -1.0}, {}, "weight_decay is -1.0"),
+    ({"optim.clip_norm": 0.0}, {}, "clip_norm is 0.0; it must be above 0, or None"),
+    ({"train.keep_every": 0}, {}, "keep_every is 0; it must be at least 1"),
+    ({"seed": -1}, {}, "seed is -1; it must be at least 0"),
+    ({"mesh.tensor": 4}, {}, "needs 4 devices or a multiple, there are 1"),  # one device is no reason to pass over it
+    ({"rules.batch": "dta"}, {}, "did you mean 'data'"),
+    ({"model.lora.rank": 2, "model.lora.alpha": 0.0}, {}, "lora.alpha is 0.0; it must be above 0"),
+    ({}, {"initializer_range": -1.0}, "initializer_range is -1.0; it must be 0 or more"),
+    ({}, {"norm_eps": -1.0}, "norm_eps is -1.0; it must be positive"),
     ({"execution.remat": "som"}, {}, "remat is 'som'"),
     ({"data.path": "nowhere"}, {}, "nowhere: no such directory"),
 ])
@@ -570,3 +586,14 @@ def test_a_batch_that_the_mesh_does_not_divide(packed, tmp_path, monkeypatch, ke
   monkeypatch.setattr(jax, "device_count", lambda: len(jax.devices()))
   with pytest.raises(UserError, match=f"{key} = 12 is not a multiple"):
     train.Trainer(make_training(packed, {key: 12}), pathlib.Path(tmp_path))
+
+
+@pytest.mark.parametrize("split, told", [
+    ("eval", "train.eval_every is 30 and .* has no split 'eval': set it to 0, or pack"),
+    ("train", "has no split 'train'; pack with a smaller eval_share")])
+def test_a_split_that_is_asked_for_and_not_there(packed, tmp_path, monkeypatch, split, told):
+  dataset = data.PackedDataset.open(packed)
+  del dataset.num_rows[split]
+  monkeypatch.setattr(data.PackedDataset, "open", lambda path: dataset)
+  with pytest.raises(UserError, match=told):
+    train.Trainer(make_training(packed, {"train.eval_every": 30}), tmp_path)

@@ -18,7 +18,7 @@ from agentbank_jax.errors import UserError
 from agentbank_jax.models import execution as execution_lib
 from agentbank_jax.models import llama
 from agentbank_jax.models.config import LlamaConfig
-from agentbank_jax.sharding import make_sharding
+from agentbank_jax.sharding import run_sharding
 from agentbank_jax.tokenizer import load_tokenizer
 from agentbank_jax.trajectory import Turn
 
@@ -145,7 +145,7 @@ def make_engine_player(config) -> EnginePlayer:
     raise UserError(f"sampling.context is {sampling.context}, but {engine.model} has {bundle.config.max_positions} "
                     f"positions; set --config.sampling.context={bundle.config.max_positions} or less")
   rules = {**config.rules, "length": None}  # a turn's few new positions are not worth cutting
-  sharding = make_sharding(config.mesh, rules) if jax.device_count() > 1 else None
+  sharding = run_sharding(config.mesh, rules)
   execution = execution_lib.resolve(config.execution, jax.default_backend(), sharding)
   dtype = "float32" if execution.compute_dtype == "float32" else None
   shardings = llama.param_shardings(bundle.config, sharding) if sharding else None

@@ -63,6 +63,8 @@ class LoraConfig:
   def __post_init__(self):
     if self.rank < 1:
       raise UserError(f"lora.rank is {self.rank}; it must be at least 1")
+    if not 0 < self.alpha < math.inf:
+      raise UserError(f"lora.alpha is {self.alpha}; it must be above 0: it scales what the adapters add")
     if not self.targets:
       raise UserError(f"lora.targets is empty; name some of {', '.join(LINEARS)}")
     for name in self.targets:
@@ -127,8 +129,11 @@ class LlamaConfig:
         raise UserError(f"{name} is {getattr(self, name)}; it must be at least 1")
     if self.num_heads % self.num_kv_heads:
       raise UserError(f"num_heads = {self.num_heads} is not a multiple of num_kv_heads = {self.num_kv_heads}")
-    if self.rope_theta <= 0:
-      raise UserError(f"rope_theta is {self.rope_theta}; it must be positive")
+    for name in ("rope_theta", "norm_eps"):
+      if not getattr(self, name) > 0:
+        raise UserError(f"{name} is {getattr(self, name)}; it must be positive")
+    if not self.initializer_range >= 0:
+      raise UserError(f"initializer_range is {self.initializer_range}; it must be 0 or more")
     if self.head_dim % 2:
       raise UserError(f"head_dim is {self.head_dim}; rotary embedding needs an even size")
     if self.sliding_window is not None and self.sliding_window < 1:

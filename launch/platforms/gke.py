@@ -169,9 +169,6 @@ def _project(config) -> list[str]:
 def _check(config) -> int:
   """Returns the hosts of a slice."""
   check(config, *_PLAIN)
-  for key in ("cluster", "image"):
-    if not config[key]:
-      raise UserError(f"{key} is not set")
   if not re.fullmatch(r"\d+(x\d+){1,2}", config.topology):
     raise UserError(f"topology is {config.topology!r}; expected chips, such as 4x4 or 2x2x4")
   chips = math.prod(map(int, config.topology.split("x")))

@@ -10,8 +10,9 @@ import socket
 import subprocess
 import threading
 
-from agentbank_jax.errors import EXIT_INTERRUPTED, UserError
+from agentbank_jax.errors import EXIT_INTERRUPTED
 from launch.outcome import describe, judge
+from launch.render import check, command_of
 from launch.shell import Shell, last_line, new_attempt
 
 _CLOSE_SECONDS = 1.0  # what ends so soon after the first failure has ended by itself
@@ -21,18 +22,18 @@ def run(config, workdir: pathlib.Path, shell: Shell) -> int:
   """Runs the command in `config.processes` processes, again after a loss; returns 0 or the exit code that decided.
 
   Raises:
-    UserError: there is no command.
+    UserError: there is no command, or a number that cannot be.
   """
-  if not config.command.strip():
-    raise UserError("command is empty; give what every process runs: --config.command=\"agentbank train ...\"")
+  check(config)
+  command = command_of(config)
   if shell.dry_run:
-    return _print(config, workdir, shell)
+    return _print(config, command, workdir, shell)
   with _Stop() as stop:
     for attempt in range(config.max_restarts + 1):
       logs = new_attempt(workdir)
       shell.folder(logs)
       shell.say(f"{config.processes} processes, logs in {logs}")
-      codes, brought_down = _attempt(config, logs, stop)
+      codes, brought_down = _attempt(config, command, logs, stop)
       for name, code in codes.items():
         words = last_line(_tail(logs / f"{name}.log"))
         shell.say(f"  {name}: " + ("done" if not code else "brought down" if name in brought_down
@@ -75,7 +76,7 @@ class _Stop:
       signal.signal(number, handler)
 
 
-def _attempt(config, logs: pathlib.Path, stop: _Stop) -> tuple[dict[str, int], set[str]]:
+def _attempt(config, command: str, logs: pathlib.Path, stop: _Stop) -> tuple[dict[str, int], set[str]]:
   """Returns the exit code of each process, as shells give it, and which were ended by us for another's sake."""
   processes, brought_down = {}, set()
   environments = _environments(config, _free_port())
@@ -85,7 +86,7 @@ def _attempt(config, logs: pathlib.Path, stop: _Stop) -> tuple[dict[str, int], s
         log = files.enter_context((logs / f"process-{number}.log").open("wb"))
         # A session of its own: Ctrl-C reaches the launcher alone, and what a process starts ends with it.
         processes[f"process-{number}"] = subprocess.Popen(
-            ["bash", "-c", config.command], env=os.environ | environment, stdin=subprocess.DEVNULL, stdout=log,
+            ["bash", "-c", command], env=os.environ | environment, stdin=subprocess.DEVNULL, stdout=log,
             stderr=subprocess.STDOUT, start_new_session=True)
       stop.processes = tuple(processes.values())
       if stop.requested:  # between two attempts
@@ -123,13 +124,13 @@ def _environments(config, port: int) -> list[dict[str, str]]:
            "JAX_PROCESS_ID": str(number)} for number in range(config.processes)]
 
 
-def _print(config, workdir: pathlib.Path, shell: Shell) -> int:
+def _print(config, command: str, workdir: pathlib.Path, shell: Shell) -> int:
   logs = new_attempt(workdir)
   shell.folder(logs)
   for number, environment in enumerate(_environments(config, _free_port())):
     variables = " ".join(f"{name}={shlex.quote(value)}" for name, value in environment.items())
     log = shlex.quote(str(logs / f"process-{number}.log"))
-    print(f"{variables} bash -c {shlex.quote(config.command)} > {log} 2>&1 &")
+    print(f"{variables} bash -c {shlex.quote(command)} > {log} 2>&1 &")
   print("wait")
   return 0
 

@@ -19,7 +19,7 @@ _ENDED = ("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAI
 def setup(config, workdir: pathlib.Path, shell: Shell) -> int:
   """Brings the committed code and its packages to the shared folder. Call it on a login node."""
   check(config, *_PLAIN)
-  folder, package = config.folder, workdir / f"{config.name}-source.tar.gz"
+  folder, package = _folder(config), workdir / f"{config.name}-source.tar.gz"
   archive(config.source, package, shell)
   shell.run(["mkdir", "-p", folder], "where the code goes")
   shell.run(["tar", "-xzf", str(package), "-C", folder], "unpack it")
@@ -37,8 +37,8 @@ def run(config, workdir: pathlib.Path, shell: Shell) -> int:
     raise UserError(f"--workdir is {workdir}; sbatch takes no folder with such characters")
   script, logs = workdir / f"{config.name}.sbatch", workdir / "logs"
   options = {key: config[key] for key in ("partition", "account", "qos", "constraint") if config[key]}
-  settings = {key: config[key] for key in ("name", "nodes", "gpus_per_node", "cpus_per_gpu", "time", "warn_seconds",
-                                           "max_restarts", "folder")}
+  settings = {"folder": _folder(config)} | {key: config[key] for key in (
+      "name", "nodes", "gpus_per_node", "cpus_per_gpu", "time", "warn_seconds", "max_restarts")}
   task = render("slurm_task.sh.j2", command=command_of(config))
   shell.write(script, render("slurm.sh.j2", options=options, logs=str(logs), task=task, **settings), "the job")
   shell.folder(logs)
@@ -58,6 +58,7 @@ def status(config, workdir: pathlib.Path, shell: Shell) -> int:
 
 def logs(config, workdir: pathlib.Path, shell: Shell) -> int:
   """Waits for the job that is there, and says how each process ended; the logs are in --workdir already."""
+  check(config)
   return _wait(config, workdir.absolute(), shell, _job(workdir, shell))
 
 
@@ -110,6 +111,11 @@ def _codes(attempt: pathlib.Path, count: int) -> dict[str, int]:
 
 def _sacct(job: str) -> list[str]:
   return ["sacct", f"--jobs={job}", "--allocations", "--noheader", "--parsable2", "--format=State,ExitCode"]
+
+
+def _folder(config) -> str:
+  """Returns the shared folder, absolute: pip would look a plain word up in its index."""
+  return str(pathlib.Path(config.folder).absolute())
 
 
 def _job(workdir: pathlib.Path, shell: Shell) -> str:

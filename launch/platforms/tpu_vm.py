@@ -268,5 +268,3 @@ def _check(config) -> None:
     raise UserError(f"capacity is {config.capacity!r}; choose {', '.join(_CAPACITY)}")
   if not config.queued and (config.slices != 1 or config.capacity == "guaranteed"):
     raise UserError("several slices and guaranteed capacity come as a queued resource: set queued=True")
-  if config.slices < 1:
-    raise UserError(f"slices is {config.slices}, expected 1 or more")
