@@ -15,6 +15,7 @@ from absl import logging
 from etils import epath
 import jax
 from jax.experimental import multihost_utils
+import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from agentbank_jax import params_store
@@ -136,12 +137,15 @@ class Checkpoints:
           raise ValueError("damaged metadata of the parameters")
         _check_shapes(abstract.params, metadata.metadata["params"], f"{self.directory / str(step)}")
         parts = {"params": abstract.params, "optimizer": {"opt_state": abstract.opt_state}}
-        loaded = self._orbax.load_checkpointables(step, parts)
+        with _alone():
+          loaded = ocp.load_checkpointables(self.directory / str(step), parts)
       except UserError:
         raise
       except Exception as e:  # Orbax raises many kinds for a damaged checkpoint; all mean: try the one before
         logging.warning("checkpoint %s cannot be read (%s: %s); trying the one before", self.directory / str(step),
                         type(e).__name__, str(e).splitlines()[0] if str(e) else "")
+        loaded = None
+      if not _all_processes(loaded is not None):
         damaged.append(step)
         continue
       oldest = min(step, steps[-self._keep_last:][0])
@@ -156,6 +160,20 @@ class Checkpoints:
       raise UserError(f"{self.directory}: none of the {len(steps)} checkpoints can be read; "
                       "move the folder away to start from scratch")
     return None
+
+
+@contextlib.contextmanager
+def _alone():
+  """Has Orbax read without waiting for the other processes: where one cannot, the others would wait for good."""
+  context, me = ocp.Context(), jax.process_index()
+  context.multiprocessing.primary_host, context.multiprocessing.active_processes = me, {me}
+  with context:
+    yield
+
+
+def _all_processes(mine: bool) -> bool:
+  """Whether it holds in every process: what one cannot read, none goes on from."""
+  return mine if jax.process_count() == 1 else bool(multihost_utils.process_allgather(np.bool_(mine)).all())
 
 
 def load_params(directory: str | AnyPath, abstract_params, step: int | None = None) -> tuple[Any, int]:

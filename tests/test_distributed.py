@@ -307,6 +307,21 @@ def test_two_processes_do_what_one_does_and_one_of_them_prints(packed, tmp_path)
   assert (tmp_path / "two" / "run" / "model" / "config.json").exists()
 
 
+def test_what_one_process_cannot_read_is_passed_over_by_all(packed, tmp_path):
+  """A part of the newest checkpoint that process 1 alone reads is cut short."""
+  settings = {"train.steps": 4, "train.checkpoint_every": 2}
+  launched.finish(launched.train(tmp_path, packed, 2, 1, settings))
+  checkpoints = tmp_path / "run" / "checkpoints"
+  parts = [path for path in (checkpoints / "4").rglob("ocdbt.process_1/d/*")]
+  assert parts
+  for path in parts:
+    path.write_bytes(path.read_bytes()[:path.stat().st_size // 2])
+  launched.finish(launched.train(tmp_path, packed, 2, 1, settings))
+  logs = launched.logs(tmp_path)
+  assert "resuming at step 2 of 4" in logs["process-0"] and "going on from step 2" in logs["process-1"]
+  assert sorted(path.name for path in checkpoints.iterdir()) == ["2", "4", "damaged-4"]
+
+
 def test_one_process_that_cannot_start_stops_all_with_its_reason(packed, tmp_path):
   """Process 1 stands where the data is not, as on a host whose disk was not mounted."""
   for number in range(2):

@@ -1,5 +1,6 @@
 """`python -m launch` on GKE: the JobSet, and what becomes of it, against a fake kubectl."""
 
+import kubernetes_validate
 from launch_tool import GKE, launch
 import pytest
 import yaml
@@ -38,14 +39,13 @@ def test_the_jobset(fakes, tmp_path):
     (), ("--config.queue=q", "--config.priority_class=high", "--config.spot=False", "--config.host_network=True"),
     ("--config.bucket=b", "--config.service_account=s")])
 def test_the_job_in_it_has_kubernetes_schema(fakes, tmp_path, flags):
-  validate = pytest.importorskip("kubernetes_validate", reason="pip install kubernetes-validate checks the manifest")
   jobset = _manifest(tmp_path, *flags)
   job = {"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "pod"},
          "spec": jobset["spec"]["replicatedJobs"][0]["template"]["spec"]}
-  validate.validate(job, "1.31", strict=True)
+  kubernetes_validate.validate(job, "1.31", strict=True)
   job["spec"]["parallelism"] = "four"
-  with pytest.raises(validate.ValidationError):
-    validate.validate(job, "1.31", strict=True)
+  with pytest.raises(kubernetes_validate.ValidationError):
+    kubernetes_validate.validate(job, "1.31", strict=True)
 
 
 def test_a_cluster_is_prepared(fakes, tmp_path):

@@ -23,6 +23,9 @@ CHOICES = {
     "compute_dtype": ("float32", "bfloat16"),
 }
 
+# Kernels that one platform alone has.
+ONLY_ON = {"splash": "tpu", "cudnn": "gpu", "triton": "gpu"}
+
 
 @dataclasses.dataclass(frozen=True)
 class Execution:
@@ -69,7 +72,7 @@ def resolve(config, platform: str, sharding: Sharding | None = None, *, max_segm
     capability: compute capability of the GPU, (9, 0); None: of the one at hand.
 
   Raises:
-    UserError: a value that is not one of `CHOICES`.
+    UserError: a value that is not one of `CHOICES`, or a kernel that the platform lacks.
   """
   given = ("sharding", "max_segments")
   values = {f.name: config[f.name] for f in dataclasses.fields(Execution) if f.name not in given}
@@ -80,6 +83,9 @@ def resolve(config, platform: str, sharding: Sharding | None = None, *, max_segm
     if values[name] not in choices:
       raise UserError(f"execution.{name} is {values[name]!r}; choose one of {', '.join(choices)}"
                       + (" or auto" if name in AUTO[platform] else ""))
+  if (owner := ONLY_ON.get(values["attention"], platform)) != platform:
+    raise UserError(f"execution.attention = {values['attention']} runs on {owner.upper()}s alone, and this is for a "
+                    f"{platform.upper()}; choose auto")
   for name in ("loss_chunk", "query_block", "splash_block"):
     if values[name] < 1:
       raise UserError(f"execution.{name} is {values[name]}; it must be at least 1")
