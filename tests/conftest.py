@@ -36,6 +36,15 @@ def compile_cache(tmp_path_factory):
     jax.config.update(name, value)
 
 
+@pytest.fixture(scope="module")
+def one_device():
+  """Runs of the module have one device; the simulated ones are for the test that asks for them."""
+  import jax
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(jax, "device_count", lambda: 1)
+    yield
+
+
 @pytest.fixture
 def in_checkout(monkeypatch):
   """The test runs in this checkout's folder."""

@@ -3,7 +3,6 @@
 import json
 import shutil
 
-import jax
 import numpy as np
 from packing_samples import trajectories, write_rows
 import pytest
@@ -16,14 +15,8 @@ from agentbank_jax.trajectory import Trajectory
 from agentbank_jax.trajectory_io import write_trajectories
 from configs import import_samples
 
+pytestmark = pytest.mark.usefixtures("one_device")
 TURNS = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_device():
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(jax, "device_count", lambda: 1)
-    yield
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from agentbank_jax.errors import Interrupted, UserError
 from agentbank_jax.files import atomic_path
 from agentbank_jax.paths import as_path
 
-pytestmark = pytest.mark.usefixtures("compile_cache")
+pytestmark = pytest.mark.usefixtures("compile_cache", "one_device")
 
 BUCKET = "gs://bucket"
 SETTINGS = {"train.steps": 6, "train.checkpoint_every": 2, "train.eval_every": 4}
@@ -66,13 +66,6 @@ def stored(server, packed):
   """The packed data set in the bucket."""
   paths.copy(packed, as_path(f"{BUCKET}/packed"))
   return f"{BUCKET}/packed"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_device():
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(jax, "device_count", lambda: 1)
-    yield
 
 
 def _lines(workdir):

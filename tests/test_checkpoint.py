@@ -10,15 +10,8 @@ from training_samples import make_training, save_packed
 from agentbank_jax import train
 from agentbank_jax.bundle import Bundle
 
-pytestmark = pytest.mark.usefixtures("compile_cache")
+pytestmark = pytest.mark.usefixtures("compile_cache", "one_device")
 EVERY = {"train.steps": 4, "train.checkpoint_every": 1, "train.keep_last": 4}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_device():
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(jax, "device_count", lambda: 1)
-    yield
 
 
 @pytest.fixture(scope="module")

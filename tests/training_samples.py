@@ -1,12 +1,14 @@
 """A small packed data set and training configs for the tests of what a user runs."""
 
 import dataclasses
+import json
 
 from flax import traverse_util
+import jax
 import numpy as np
 from packing_samples import make_config, trajectories, write_rows
 
-from agentbank_jax.bundle import write_bundle
+from agentbank_jax.bundle import Bundle, write_bundle
 from agentbank_jax.chat import make_renderer
 from agentbank_jax.chat_template import FORMATS
 from agentbank_jax.models.config import param_shapes
@@ -67,3 +69,30 @@ def get_config():
   return config
 ''')
   return path
+
+
+def metrics_lines(workdir):
+  """Returns the lines of a run's metrics.jsonl."""
+  return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+def losses_of(workdir):
+  """Returns a run's training losses."""
+  return [line["loss"] for line in metrics_lines(workdir) if "loss" in line]
+
+
+def saved_steps(workdir):
+  """Returns the steps of a run's checkpoints."""
+  return sorted(int(path.name) for path in (workdir / "checkpoints").iterdir() if path.name.isdigit())
+
+
+def model_params(model):
+  """Returns a bundle's arrays by name."""
+  leaves = jax.tree.leaves_with_path(Bundle.open(model).load_params())
+  return {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
+
+
+def assert_bit_equal(a, b):
+  assert a.keys() == b.keys()
+  for name in a:
+    np.testing.assert_array_equal(a[name], b[name], err_msg=name)
