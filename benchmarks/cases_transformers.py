@@ -4,7 +4,14 @@ import os
 
 from sizes import ACTION, LENGTH, NEW, OBSERVATION, PROMPT, SIZES, TURNS
 import torch
-from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
+from transformers import (
+  AutoConfig,
+  AutoModelForCausalLM,
+  DynamicCache,
+  LlamaConfig,
+  LlamaForCausalLM,
+  PreTrainedModel,
+)
 
 from agentbank_jax.models.hf_config import to_hf
 from agentbank_jax.models.presets import preset
@@ -19,10 +26,11 @@ def setup(case: dict):
   return {"train": _train, "generate": _generate, "episode": _episode}[case["kind"]](case, SIZES[case["size"]])
 
 
-def _published(name: str, attention: str) -> LlamaForCausalLM:
+def _published(name: str, attention: str) -> PreTrainedModel:
   """A published architecture with random weights, built from the config.json that ours exports."""
   torch.manual_seed(0)
-  return LlamaForCausalLM(LlamaConfig(**to_hf(preset(name)), attn_implementation=attention))
+  config = to_hf(preset(name))
+  return AutoModelForCausalLM.from_config(AutoConfig.for_model(**config), attn_implementation=attention)
 
 
 def _model(size: dict) -> LlamaForCausalLM:
@@ -48,7 +56,7 @@ def _train_published(case: dict):
   return _train_step(model, case, torch.randint(0, model.vocab_size, (case["batch"], case["length"]), device=device))
 
 
-def _train_step(model: LlamaForCausalLM, case: dict, ids: torch.Tensor):
+def _train_step(model: PreTrainedModel, case: dict, ids: torch.Tensor):
   model.train()
   optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.1, fused=True)
   forward = torch.compile(model) if case.get("compile") else model

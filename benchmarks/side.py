@@ -17,13 +17,11 @@ class Side:
     module: of the cases, which `worker.py` imports.
     case: what its `setup` gets.
     cpus: processors that it is pinned to.
-    env: more of its environment.
   """
 
-  def __init__(self, name: str, module: str, case: dict, cpus: list[int], env: dict[str, str] | None = None):
+  def __init__(self, name: str, module: str, case: dict, cpus: list[int]):
     self.name, self.case = name, case
-    env = dict(os.environ, THREADS=str(len(cpus)), OMP_NUM_THREADS=str(len(cpus)), HF_HUB_OFFLINE="1",
-               **(env or {}))
+    env = dict(os.environ, THREADS=str(len(cpus)), OMP_NUM_THREADS=str(len(cpus)), HF_HUB_OFFLINE="1")
     self._process = subprocess.Popen([sys.executable, HERE / "worker.py", module], stdin=subprocess.PIPE,
                                      stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=env,
                                      preexec_fn=lambda: os.sched_setaffinity(0, cpus))
